@@ -1,0 +1,43 @@
+"""One file per outside tool. Heavy libraries are imported here only, and only inside the function that needs them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from lab.core.problem import problem
+
+PERFORMERS = {
+    "write": "lab.adapters.files:write",
+    "remove": "lab.adapters.files:remove",
+}
+"""Step verb → `module:function(step, stage)`."""
+
+OBSERVERS = {
+    "user": "lab.adapters.files:user",
+    "group": "lab.adapters.files:group",
+}
+"""Question of `World.ask` → `module:function(**details)`; reads only."""
+
+
+@cache
+def performer(verb: str) -> Callable[..., Any]:
+    """The function that performs steps of a verb."""
+    return _find(PERFORMERS, "lab.performers", verb)
+
+
+@cache
+def observer(question: str) -> Callable[..., Any]:
+    """The function that answers a question of a kind."""
+    return _find(OBSERVERS, "lab.observers", question)
+
+
+def _find(table: dict[str, str], group: str, name: str) -> Callable[..., Any]:
+    target = table.get(name) or next((e.value for e in entry_points(group=group, name=name)), None)
+    if target is None:
+        raise problem(f"nothing performs `{name}`", why=f"no entry in {group}", do="install the package that adds it")
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]

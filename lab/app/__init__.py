@@ -1,0 +1,1 @@
+"""Composition root: one function per verb; the Python API."""

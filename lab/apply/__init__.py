@@ -1,0 +1,1 @@
+"""The only walker of a plan: order, concurrency, batching, journal, resume, cancel."""

@@ -1,0 +1,1 @@
+"""Parses arguments, calls `app`, prints."""

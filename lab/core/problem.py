@@ -1,0 +1,57 @@
+"""Problem: what is wrong, where, why, and what to do; collected, never thrown one by one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong. `summary` says it in one line; the rest helps to mend it."""
+
+    summary: str
+    file: str = ""
+    line: int = 0
+    column: int = 0
+    why: str = ""
+    do: str = ""
+    address: str = ""
+
+    @property
+    def where(self) -> str:
+        """`file:line:column`, as far as known."""
+        return ":".join([self.file, *(str(n) for n in (self.line, self.column) if n)]) if self.file else ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field by name; empty ones included, so that readers need no defaults."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        head = f"{self.where}  {self.summary}" if self.file else self.summary
+        return "\n".join([head, *(f"      {k:<4}{v}" for k, v in (("why", self.why), ("do", self.do)) if v)])
+
+
+class Problems(Exception):
+    """One or more problems that stop what was asked; the command line prints them and exits with 1."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("\n".join(str(p) for p in problems))
+        self.problems = problems
+
+
+def problem(summary: str, *, why: str = "", do: str = "", file: str = "", line: int = 0, address: str = "") -> Problems:
+    """One problem, ready to be raised."""
+    return Problems(Problem(summary, file=file, line=line, why=why, do=do, address=address))
+
+
+class Unknown(Exception):
+    """An observation that could not be made (no permission, volume away, tool missing). It never means "absent"."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` — did you mean `x`?` for the nearest known word, else nothing."""
+    near = difflib.get_close_matches(word, list(known), 1, 0.6)
+    return f" — did you mean `{near[0]}`?" if near else ""

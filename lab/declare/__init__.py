@@ -1,0 +1,1 @@
+"""Hydra composes, overrides and selections apply, blocks become declarations, problems are collected."""

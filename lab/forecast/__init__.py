@@ -1,0 +1,1 @@
+"""Memory, throughput, disk and time arithmetic; pure."""

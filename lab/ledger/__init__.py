@@ -1,0 +1,1 @@
+"""Recorded state, its history and its lock."""

@@ -1,0 +1,1 @@
+"""Wanted × recorded × observed → Plan → text, JSON, Markdown; pure."""

@@ -1,0 +1,1 @@
+"""Run, sweep and reproduce, against ports (Runner, Tracker, Tuner)."""

@@ -1,0 +1,1 @@
+"""The small room that user code may import inside runs; it imports nothing of ours."""
