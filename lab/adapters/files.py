@@ -22,7 +22,9 @@ def write(step: Write, stage: Stage) -> Facts:
     data = base64.b64decode(step.content) if step.encoding == "base64" else step.content.encode()
     path = Path(step.path)
     if path.is_dir() and not path.is_symlink():
-        raise problem(f"{path} is a directory", why="a file is declared there", do="move it away, or declare another path")
+        raise problem(
+            f"{path} is a directory", why="a file is declared there", do="move it away, or declare another path"
+        )
     put(path, data, mode=step.mode, owner=step.owner, group=step.group)
     digest = hashlib.sha256(data).hexdigest()
     stage.remember(path, digest)

@@ -161,6 +161,13 @@ class Declaration(BaseModel):
         """The steps that realize a change, in order. Pure."""
         raise NotImplementedError(type(self).__name__)
 
+    def resolve(self, context: Context) -> Step | None:
+        """The step `lab lock` performs to learn what this declaration stands for; None where nothing is to be locked.
+
+        Its outcome becomes the lock `conf/lock/KIND/NAME.yaml`, unless its performer wrote a lock of its own. Pure.
+        """
+        return None
+
     def forecast(self, change: Change, context: Context) -> Forecast:
         """What the change will cost. Pure."""
         return NOTHING
@@ -202,5 +209,3 @@ def _collect(value: Any) -> Iterator[Address]:
     elif isinstance(value, (list, tuple)):
         for v in value:
             yield from _collect(v)
-
-

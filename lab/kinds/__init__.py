@@ -27,7 +27,9 @@ def load(name: str) -> type[Declaration] | None:
     """The declaration class of a kind, imported when first asked for; None where there is no such kind."""
     if name in shipped():
         module = importlib.import_module(f"lab.kinds.{name}")
-        found = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Declaration) and c.kind == name]
+        found = [
+            c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Declaration) and c.kind == name
+        ]
         return found[0]
     if name in plugged():
         module_name, _, attribute = plugged()[name].partition(":")
