@@ -149,6 +149,10 @@ class Declaration(BaseModel):
         """What is wrong with this declaration in its context: a summary each, or (summary, field, what to do). Pure."""
         return ()
 
+    def claims(self, context: Context) -> tuple[str, ...]:
+        """The places no other resource of its kind may hold: paths, ports, account names. Pure."""
+        return ()
+
     def wanted(self, context: Context) -> Facts:
         """The facts that shall be true, as `observe` would report them; what is left out is not asked for. Pure."""
         raise NotImplementedError(type(self).__name__)

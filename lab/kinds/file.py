@@ -75,6 +75,9 @@ class File(Declaration):
         except ValueError as e:
             yield f"the template is not valid: {e}", "template", "write a lone dollar sign as `$$`"
 
+    def claims(self, context: Context) -> tuple[str, ...]:
+        return (context.path(self.path),)
+
     def text(self, context: Context) -> str:
         """The declared content, in the declared encoding. Pure."""
         if not self.template:

@@ -15,15 +15,15 @@ from typing import Any
 from lab.core.address import Address
 from lab.core.facts import Facts
 from lab.core.problem import Problems, problem
+from lab.core.record import COLUMNS, Record
 from lab.ledger import schema
-from lab.ledger.record import COLUMNS, Record
 from lab.ledger.stamp import Stamp, read_stamp, write_stamp
 
 _SELECT = (
-    "SELECT address, digest, content, facts, inputs, declaration, uses, adopted, protect, pending, generation, at"
-    " FROM resource"
+    "SELECT address, digest, content, facts, inputs, declaration, uses, profiles, adopted, protect, pending,"
+    " generation, at FROM resource"
 )
-_PUT = "INSERT OR REPLACE INTO resource VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_PUT = "INSERT OR REPLACE INTO resource VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 
 
 class Ledger:
@@ -248,7 +248,9 @@ def _refuse_lost(
 
 
 def _record(row: Sequence[Any]) -> Record:
-    address, digest, content, facts, inputs, declaration, uses, adopted, protect, pending, generation, at = row
+    address, digest, content, facts, inputs, declaration, uses, profiles, adopted, protect, pending, generation, at = (
+        row
+    )
     return Record(
         Address(address),
         digest,
@@ -257,6 +259,7 @@ def _record(row: Sequence[Any]) -> Record:
         inputs,
         declaration,
         uses,
+        profiles,
         bool(adopted),
         bool(protect),
         bool(pending),

@@ -9,7 +9,7 @@ from lab.core.change import Action, Change
 from lab.core.facts import ABSENT, Difference, Facts, differences
 from lab.core.kind import Declaration
 from lab.core.problem import Problem
-from lab.ledger.record import Record
+from lab.core.record import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def _matches(wanted: Wanted, observed: Facts) -> bool:
 
 
 def _elsewhere(new: Facts, old: Facts) -> bool:
-    return any(new[k] != old[k] for k in new.keys() & old.keys())
+    return bool(differences(old, {k: v for k, v in new.items() if k in old}, partial=True))
 
 
 def _asked(wanted: Wanted, record: Record) -> tuple[Difference, ...]:
@@ -163,7 +163,7 @@ def _kind_of_change(declaration: Declaration, fields: tuple[Difference, ...]) ->
 
 
 def _is_fixed(declaration: Declaration, names: set[str]) -> bool:
-    return bool(names & declaration.fixed) or (bool(names) and "*" in declaration.fixed)
+    return bool(names) and (not names.isdisjoint(declaration.fixed) or "*" in declaration.fixed)
 
 
 def _because(fields: tuple[Difference, ...], wanted: Wanted, record: Record) -> str:

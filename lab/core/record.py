@@ -23,6 +23,8 @@ class Record:
     inputs_json: str
     declaration_json: str
     uses_json: str = "{}"
+    profiles: str = ""
+    """The profiles it was applied under, separated by spaces; another profile's plan leaves it alone."""
     adopted: bool = False
     """Whether Lab found it and did not make it: destroying it merely releases it."""
     protect: bool = False
@@ -70,6 +72,7 @@ COLUMNS = (
     "inputs_json",
     "declaration_json",
     "uses_json",
+    "profiles",
     "adopted",
     "protect",
     "pending",
