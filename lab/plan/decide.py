@@ -153,7 +153,7 @@ def _asked(wanted: Wanted, record: Record) -> tuple[Difference, ...]:
 
 
 def _only_upstream(before: Facts, after: Facts) -> bool:
-    return before.get("requires", {}) != after.get("requires", {})
+    return bool(before.get("requires", {}) != after.get("requires", {}))
 
 
 def _kind_of_change(declaration: Declaration, fields: tuple[Difference, ...]) -> Action:
