@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import stat as stat_
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from lab.adapters import observer
 from lab.core.problem import Problems, Unknown
 from lab.core.world import Depth, Stat
 
+_SMALL = 1 << 20
+_TICK = 20_000_000
 _TYPES = {stat_.S_IFREG: "file", stat_.S_IFDIR: "dir", stat_.S_IFLNK: "link"}
 
 
@@ -41,10 +44,18 @@ class Hashes:
         """The hash of a file that still is what it was."""
         with self._lock:
             known = self._load().get(path)
-        return known[1] if known and known[0] == _key(identity) else None
+        if known is None or known[0] != _key(identity):
+            return None
+        return known[1]
 
     def put(self, path: str, identity: tuple[int, ...], sha256: str) -> None:
-        """Notes a hash; `save` makes it last."""
+        """Notes a hash; `save` makes it last.
+
+        A small file changed within the clock's last tick is not noted: a second change in that tick would not show in
+        its identity (git calls such an entry racy).
+        """
+        if identity[2] < _SMALL and time.time_ns() - max(identity[3:]) < _TICK:
+            return
         with self._lock:
             self._load()[path] = self._new[path] = (_key(identity), sha256)
 
@@ -116,13 +127,9 @@ class Machine:
             if not stat_.S_ISREG(s.st_mode):
                 return None
             identity = (s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns)
-            if self.depth is Depth.BYTES:
-                known = self._anew.get(real)
-            else:
-                known = self.hashes.get(real, identity)
+            known = self._anew.get(real) if self.depth is Depth.BYTES else self.hashes.get(real, identity)
             if known is None:
-                known = sha256_file(real)
-                self._anew[real] = known
+                known = self._anew[real] = sha256_file(real)
                 self.hashes.put(real, identity, known)
             return known
         except (FileNotFoundError, NotADirectoryError):
