@@ -76,10 +76,11 @@ class Carrier:
     tell: Tell
     capacity: Capacity = field(default_factory=Capacity)
     cancel: threading.Event = field(default_factory=threading.Event)
+    contents: dict[Address, str] = field(default_factory=dict)
+    """Content digest of every resource, as recorded or as just made."""
 
     def __post_init__(self) -> None:
         self._write = threading.Lock()
-        self._contents: dict[Address, str] = {}
         self._made: dict[Address, Sequence[Step]] = {}
 
     def forget(self, address: Address) -> None:
@@ -232,8 +233,10 @@ class Carrier:
             elif deed.change.action is not Action.DESTROY:
                 pending.append(replace(deed.record({}, ""), pending=True))
         if pending:
+            moved = [m for a in addresses if (m := self.deeds[a].change.moved_from)]
             with self._write, self.ledger.transaction():
                 self.ledger.put(pending)
+                self.ledger.drop(moved)
 
     def _settle(self, finished: Sequence[tuple[Address, Facts | None]]) -> None:
         """The records of finished changes are durable, in one transaction with their history."""
@@ -249,7 +252,7 @@ class Carrier:
                 continue
             facts = facts or {}
             content = str(facts.get("content_digest") or digest(facts))
-            self._contents[address] = content
+            self.contents[address] = content
             records.append(deed.record(facts, content))
             if change.moved_from:
                 gone.append(change.moved_from)
@@ -268,7 +271,7 @@ class Carrier:
         if deed.before is None:
             return False
         used = deed.before.uses
-        if any(self._contents.get(a, used.get(a)) != used.get(a) for a in deed.uses):
+        if any(self.contents.get(a, used.get(a)) != used.get(a) for a in deed.uses):
             return False
         with self._write, self.ledger.transaction():
             self.ledger.put([deed.record(deed.before.facts, deed.before.content)])
@@ -284,7 +287,7 @@ class Carrier:
                     )
                 ],
             )
-        self._contents[deed.change.address] = deed.before.content
+        self.contents[deed.change.address] = deed.before.content
         return True
 
     # --- one resource ------------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ class Wanted:
     facts: Facts
     inputs: Facts
     digest: str
-    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ def decide(address: Address, wanted: Wanted | None, record: Record | None, seen:
         return _unwanted(record, seen)
     change = _wanted(address, wanted, record, seen)
     if isinstance(change, Change):
-        change = replace(change, wanted=wanted.facts, digest=wanted.digest, where=wanted.where)
+        change = replace(change, wanted=wanted.facts, digest=wanted.digest)
     return change
 
 
@@ -205,12 +204,9 @@ def shown(value: object) -> str:
 
 def _unmanaged(address: Address, wanted: Wanted, observed: Facts) -> Problem:
     differ = differences(observed, wanted.facts, partial=True)
-    file, _, line = wanted.where.rpartition(":")
     why = "; ".join(told(d) for d in differ[:3]) if differ else "what made it cannot be proven"
     return Problem(
         f"{address} exists already and is not managed",
-        file=file,
-        line=int(line) if line.isdigit() else 0,
         why=why,
         do=f"adopt it with `lab import {address}`, or set `overwrite: true` to replace it",
         address=address,
