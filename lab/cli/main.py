@@ -113,8 +113,7 @@ def _open(args: argparse.Namespace) -> Any:
 
     overrides = getattr(args, "overrides", None) or ()
     tell = Progress(sys.stderr, events=getattr(args, "json_events", False), quiet=args.quiet)
-    lab = Lab.find(Path(args.folder), overrides, tell)
-    return lab
+    return Lab.find(Path(args.folder), overrides, tell)
 
 
 def run() -> NoReturn:

@@ -25,7 +25,7 @@ def select(plan: Plan, only: Sequence[str] = (), exclude: Sequence[str] = ()) ->
     needs = {c.address: c.requires for c in plan.changes}
     keep = set(known)
     if only:
-        keep = _match(only, known)
+        keep = matching(only, known)
         todo = list(keep)
         while todo:
             for needed in needs[todo.pop()]:
@@ -33,7 +33,7 @@ def select(plan: Plan, only: Sequence[str] = (), exclude: Sequence[str] = ()) ->
                     keep.add(needed)
                     todo.append(needed)
     if exclude:
-        out = _match(exclude, known)
+        out = matching(exclude, known)
         keep -= out | graph.downstream(needs, out)
     changes = tuple(c for c in plan.changes if c.address in keep)
     shown = tuple(p for p in plan.problems if not p.address or _selected(Address(p.address), only, exclude))
@@ -42,7 +42,8 @@ def select(plan: Plan, only: Sequence[str] = (), exclude: Sequence[str] = ()) ->
     return Plan(header, changes, shown, cost)
 
 
-def _match(patterns: Sequence[str], known: Sequence[Address]) -> set[Address]:
+def matching(patterns: Sequence[str], known: Sequence[Address]) -> set[Address]:
+    """The addresses that any pattern names; a pattern that names none is a Problem. Pure."""
     found: set[Address] = set()
     for pattern in patterns:
         hits = {a for a in known if _hits(pattern, a)}
