@@ -60,6 +60,10 @@ class Context(Protocol):
         """The declaration a reference names."""
         ...
 
+    def levels(self, ref: str) -> tuple[Address, ...]:
+        """The resources a reference stands for: the levels of a ladder, or the one it names."""
+        ...
+
     def of(self, ref: str) -> Context:
         """The context of the resource a reference names."""
         ...
@@ -149,8 +153,8 @@ class Declaration(BaseModel):
         """What is wrong with this declaration in its context: a summary each, or (summary, field, what to do). Pure."""
         return ()
 
-    def claims(self, context: Context) -> tuple[str, ...]:
-        """The places no other resource of its kind may hold: paths, ports, account names. Pure."""
+    def claims(self, context: Context) -> Iterable[str]:
+        """What only one resource may hold, in words (`the path /etc/motd`, `port 8080`); claimed twice is a problem. Pure."""
         return ()
 
     def wanted(self, context: Context) -> Facts:
