@@ -42,19 +42,45 @@ class Ref:
 class Context(Protocol):
     """What a declaration may know besides itself: a read-only value made by `declare/`. Reading it is pure."""
 
-    address: Address
-    host: Host
-    root: str
-    """The lab's repository, absolute."""
-    store: str
-    """The model store, absolute."""
-    state: str
-    """`state/`, absolute."""
-    offline: bool
-    lab: Mapping[str, Any]
-    """The head's `lab:` block."""
-    lock: Mapping[str, Any] | None
-    """This resource's lock, `conf/lock/KIND/NAME.yaml`; None where it has none."""
+    @property
+    def address(self) -> Address:
+        """The resource's own address."""
+        ...
+
+    @property
+    def host(self) -> Host:
+        """The machine the lab is for."""
+        ...
+
+    @property
+    def root(self) -> str:
+        """The lab's repository, absolute."""
+        ...
+
+    @property
+    def store(self) -> str:
+        """The model store, absolute."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """`state/`, absolute."""
+        ...
+
+    @property
+    def offline(self) -> bool:
+        """Whether every connection but loopback is refused."""
+        ...
+
+    @property
+    def lab(self) -> Mapping[str, Any]:
+        """The head's `lab:` block."""
+        ...
+
+    @property
+    def lock(self) -> Mapping[str, Any] | None:
+        """This resource's lock, `conf/lock/KIND/NAME.yaml`; None where it has none."""
+        ...
 
     def declaration(self, ref: str) -> Any:
         """The declaration a reference names."""

@@ -85,7 +85,9 @@ def _path(loc: Sequence[Any], block: Any, kind: str) -> tuple[Any, ...]:
     node = block
     for i, step in enumerate(loc):
         last = i == len(loc) - 1
-        if (isinstance(node, Mapping) and step in node) or (isinstance(node, (list, tuple)) and isinstance(step, int) and step < len(node)):
+        if (isinstance(node, Mapping) and step in node) or (
+            isinstance(node, (list, tuple)) and isinstance(step, int) and step < len(node)
+        ):
             node = node[step]
         elif not (last and kind == "missing"):
             continue
