@@ -149,7 +149,7 @@ def another_profile(lab: Lab, record: Record) -> bool:
 def cost(lab: Lab, change: Change) -> Forecast:
     """What a change will cost, as its kind forecasts it."""
     declaration = lab.declarations.get(change.address)
-    if declaration is None or change.action in (Action.DESTROY, Action.ADOPT):
+    if declaration is None or change.action in (Action.DESTROY, Action.ADOPT, Action.MOVE):
         return NOTHING
     return declaration.forecast(change, lab.context(change.address))
 

@@ -199,7 +199,7 @@ def shown(value: object) -> str:
     if len(text) >= 32 and all(c in "0123456789abcdef" for c in text):
         return text[:12]
     text = text.replace("\n", "⏎")
-    return text if len(text) <= 48 else f"{text[:45]}…"
+    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def _unmanaged(address: Address, wanted: Wanted, observed: Facts) -> Problem:
