@@ -181,7 +181,7 @@ class Lab:
     @cached_property
     def hashes(self) -> Hashes:
         """Known file hashes."""
-        return Hashes(self.state / "cache" / "hashes.sqlite")
+        return Hashes(self.state / "cache" / "files.sqlite")
 
     def world(self, depth: Depth = Depth.STAT) -> Machine:
         """The machine, read only."""
