@@ -141,7 +141,7 @@ class DeclaredContext:
         """The resources a reference stands for: the levels of a ladder, or the one it names."""
         return self._around.ladders.get(Address(ref)) or (Address(ref),)
 
-    def of(self, ref: str) -> DeclaredContext:
+    def of(self, ref: str) -> Any:
         """The context of the resource a reference names."""
         return DeclaredContext(Address(ref), self._around)
 

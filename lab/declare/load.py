@@ -72,7 +72,9 @@ class Loading:
         """The steps, in order; raises at the end of the last one that can still find something."""
         self.problems += self.conf.problems
         composed, sound = Head(), True
-        if self.conf.conf.is_dir():
+        if not self.conf.conf.is_dir():
+            sound = False
+        else:
             try:
                 composed = head(self.conf, self.overrides, self.profile, self.cache)
                 used = {g.partition("/")[0].partition("@")[0] for g in composed.choices}
@@ -103,9 +105,12 @@ class Loading:
             self.problems += [self._in_head(text, ["resources", kind]) for text in wrong]
             found[kind] = blocks(self.conf, kind, wanted, self.cache, self.problems)
         needing = {k: f.hydra for k, f in found.items() if f.hydra}
-        for kind, made in (through_hydra(self.conf, needing, self.problems) if needing and sound else {}).items():
+        for kind, made in (through_hydra(self.conf, needing, self.problems) if needing else {}).items():
             found[kind].blocks.update(made)
             found[kind].interpolated |= set(made)
+            for name in set(found[kind].hydra) - set(made):
+                del found[kind].blocks[name]
+                found[kind].broken.add(name)
         for kind in known_kinds():
             inline = composed.values.get(kind)
             for name, block in inline.items() if isinstance(inline, dict) else ():
@@ -143,7 +148,7 @@ class Loading:
             return None
         for kind in set(wanted) - {*known_kinds(), "*"}:
             hint = did_you_mean(str(kind), known_kinds())
-            self.problems.append(self._in_head(f"resources: `{kind}` is no kind{hint}", ["resources", kind]))
+            self.problems.append(self._in_head(f"resources: `{kind}` is no kind{hint}", ["resources", kind], key=True))
         return wanted
 
     def _head(self, composed: Head, tree: dict[str, Any]) -> dict[str, Any]:
@@ -164,7 +169,7 @@ class Loading:
         try:
             settings = Settings.model_validate(checked)
         except ValidationError as e:
-            for fault in faults(e, Settings, checked, "the head"):
+            for fault in faults(e, Settings, checked, ""):
                 do = fault.do
                 if fault.key and len(fault.path) == 1 and fault.summary.startswith("unknown"):
                     do = "put values of your own under `vars:`"
