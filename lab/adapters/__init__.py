@@ -40,4 +40,5 @@ def _find(table: dict[str, str], group: str, name: str) -> Callable[..., Any]:
     if target is None:
         raise problem(f"nothing performs `{name}`", why=f"no entry in {group}", do="install the package that adds it")
     module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return found
