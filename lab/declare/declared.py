@@ -103,6 +103,11 @@ class Declared:
         self.where = Where(root, files)
         self.needs, self.order, self.inputs = {}, [], {}
 
+    @property
+    def store(self) -> str:
+        """The model store, absolute."""
+        return self._around.store
+
     def context(self, address: str) -> Context:
         """The context of a resource, declared or not."""
         return cast(Context, DeclaredContext(Address(address), self._around))

@@ -37,13 +37,16 @@ def load(
     cache: Path | None = None,
     recorded: Callable[[str], Facts | None] | None = None,
     machine: Callable[[], Host] | None = None,
+    lives: Path | None = None,
 ) -> Declared:
     """What the lab at `root` declares; raises Problems with all that is wrong, each with file and line.
 
     `cache` is a folder for what can be computed again; `recorded` gives the ledger's facts by address; `machine`
-    reads the host that `host: auto` stands for. Reads.
+    reads the host that `host: auto` stands for; `lives` is where the lab is, where `root` is an exported commit of it.
+    Reads.
     """
-    return Loading(Path(root).absolute(), overrides, profile, Cache(cache), recorded, machine or Host).run()
+    at = Path(root).absolute()
+    return Loading(at, overrides, profile, Cache(cache), recorded, machine or Host, lives or at).run()
 
 
 class Loading:
@@ -57,9 +60,10 @@ class Loading:
         cache: Cache,
         recorded: Callable[[str], Facts | None] | None,
         machine: Callable[[], Host],
+        lives: Path,
     ) -> None:
         self.root, self.overrides, self.profile, self.cache = root, overrides, profile, cache
-        self.recorded, self.machine = recorded, machine
+        self.recorded, self.machine, self.lives = recorded, machine, lives.absolute()
         self.problems: list[Problem] = []
         self.conf: Conf = walk(root)
         self.files: dict[Address, str] = {}
@@ -85,7 +89,7 @@ class Loading:
         tree, found = self._tree(composed, sound)
         resolved = self._head(composed, tree) if sound else {}
         self._declare(tree, found, Resolver(tree) if sound else None)
-        around = Surroundings(self.root, resolved, self._host(resolved), self.cache, self.recorded)
+        around = Surroundings(self.root, self.lives, resolved, self._host(resolved), self.cache, self.recorded)
         around.declarations.update(sorted(self.declarations.items()))
         around.ladders.update(self.ladders)
         declared = Declared(self.root, resolved, composed.choices, around, self.files)
@@ -180,7 +184,7 @@ class Loading:
             "lab": settings.lab.model_dump(),
             "apply": settings.apply.model_dump(),
             "offline": settings.offline,
-            "moved": dict(settings.moved),
+            "moved": [m.model_dump(by_alias=True) for m in settings.moved],
         }
 
     def _host(self, resolved: Mapping[str, Any]) -> Host:
