@@ -180,7 +180,7 @@ class Declaration(BaseModel):
         return ()
 
     def claims(self, context: Context) -> Iterable[str]:
-        """What only one resource may hold, in words (`the path /etc/motd`, `port 8080`); claimed twice is a problem. Pure."""
+        """What only one resource may hold, in words (`the path /etc/motd`, `port 8080`). Pure."""
         return ()
 
     def wanted(self, context: Context) -> Facts:

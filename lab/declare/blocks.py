@@ -77,7 +77,7 @@ def through_hydra(
     """Files with a `defaults:` list or a package header as Hydra composes them: kind → name → block. Reads."""
     from lab.declare import compose
 
-    out: dict[str, dict[str, Any]] = {}
+    out: dict[str, dict[str, Any]] = {kind: {} for kind in wanted}
     for kind, names in wanted.items():
         for name in names:
             try:
@@ -107,5 +107,5 @@ def through_hydra(
                         do="declare those values in conf/lab.yaml or a profile",
                     )
                 )
-            out.setdefault(kind, {})[name] = block if isinstance(block, dict) else {}
+            out[kind][name] = block if isinstance(block, dict) else {}
     return out

@@ -25,7 +25,7 @@ def check(
         return []
     declared.connect()
     problems = list(_dangling(declared, disabled, broken))
-    if circle := cycle(declared.needs):
+    if len(declared.order) < len(declared.needs) and (circle := cycle(declared.needs)):
         file, line, column = declared.where.at(circle[0], _path_to(declared.declarations[circle[0]], circle[1]))
         summary = f"{circle[0]} needs itself: {' → '.join(circle)}"
         problems.append(Problem(summary, file, line, column, do="break the circle", address=circle[0]))

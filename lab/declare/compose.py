@@ -1,4 +1,4 @@
-"""Compose: the one module that knows Hydra. It composes the head, and resource files that need it, and parses overrides."""
+"""Compose: the one module that knows Hydra: it composes the head and files that need it, and parses overrides."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class LabSource(FileConfigSource):  # type: ignore[misc]
 
     def __init__(self, provider: str, path: str) -> None:
         ConfigSource.__init__(self, provider=provider, path=path)
-        folder, _, self.token = self.path.rpartition("?")
-        self.path = folder
+        self.path: str
+        self.path, _, self.token = self.path.rpartition("?")
 
     @staticmethod
     def scheme() -> str:

@@ -48,7 +48,7 @@ def known_kinds() -> tuple[str, ...]:
 
 
 def walk(root: Path) -> Conf:
-    """What `root/conf` holds. A folder that is no kind is a group of the head; whether it is used is seen later. Reads."""
+    """What `root/conf` holds. A folder that is no kind is taken for a group of the head. Reads."""
     conf = Conf(root)
     known = set(known_kinds())
     try:
@@ -68,7 +68,7 @@ def walk(root: Path) -> Conf:
         elif entry.is_dir():
             if entry.name in ASIDE:
                 continue
-            files = dict(_files(conf, entry.path, entry.name, real))
+            files = dict(_files(conf, entry.path, entry.name, real, known))
             if entry.name in known:
                 conf.kinds[entry.name] = {n: i for n, i in files.items() if not n.startswith("_")}
                 conf.fragments[entry.name] = {n: i for n, i in files.items() if n.startswith("_")}
@@ -80,7 +80,7 @@ def walk(root: Path) -> Conf:
     return conf
 
 
-def _files(conf: Conf, folder: str, group: str, real: str) -> Iterator[tuple[str, Identity]]:
+def _files(conf: Conf, folder: str, group: str, real: str, known: set[str]) -> Iterator[tuple[str, Identity]]:
     try:
         entries = sorted(os.scandir(folder), key=lambda e: e.name)
     except OSError as e:
@@ -96,15 +96,14 @@ def _files(conf: Conf, folder: str, group: str, real: str) -> Iterator[tuple[str
                 conf.problems.append(
                     Problem(f"{name} is not read", file=f"conf/{group}/{name}", do=f"rename it to {stem}.yaml")
                 )
-            elif group in conf.kinds or group in known_kinds():
-                if entry.is_dir(follow_symlinks=False):
-                    conf.problems.append(
-                        Problem(
-                            "a folder inside the folder of a kind is not read",
-                            file=f"conf/{group}/{name}",
-                            do="keep one file per resource directly in the folder of its kind",
-                        )
+            elif group in known and entry.is_dir(follow_symlinks=False):
+                conf.problems.append(
+                    Problem(
+                        "a folder inside the folder of a kind is not read",
+                        file=f"conf/{group}/{name}",
+                        do="keep one file per resource directly in the folder of its kind",
                     )
+                )
             continue
         try:
             status = entry.stat(follow_symlinks=False)

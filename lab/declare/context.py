@@ -26,12 +26,15 @@ class Surroundings:
 
     def __init__(
         self,
+        source: Path,
         root: Path,
         head: Mapping[str, Any],
         host: Host,
         cache: Cache,
         recorded: Callable[[str], Facts | None] | None,
     ) -> None:
+        self.source = str(source)
+        """Where files are read from: the repository, or an exported commit of it."""
         self.root = str(root)
         self.home = os.path.expanduser("~")
         self.host = host
@@ -62,12 +65,12 @@ class Surroundings:
         kind, name = address.kind, address.name
         if kind not in self._locks:
             try:
-                self._locks[kind] = set(os.listdir(f"{self.root}/conf/lock/{kind}"))
+                self._locks[kind] = set(os.listdir(f"{self.source}/conf/lock/{kind}"))
             except OSError:
                 self._locks[kind] = set()
         if f"{name}.yaml" not in self._locks[kind]:
             return None
-        path = Path(self.root, "conf", "lock", kind, f"{name}.yaml")
+        path = Path(self.source, "conf", "lock", kind, f"{name}.yaml")
         key = f"lock-{address}"
         now = identity(path.stat())
         kept = self.cache.get(key)
@@ -141,7 +144,7 @@ class DeclaredContext:
         """The resources a reference stands for: the levels of a ladder, or the one it names."""
         return self._around.ladders.get(Address(ref)) or (Address(ref),)
 
-    def of(self, ref: str) -> DeclaredContext:
+    def of(self, ref: str) -> Any:
         """The context of the resource a reference names."""
         return DeclaredContext(Address(ref), self._around)
 
@@ -173,7 +176,9 @@ class DeclaredContext:
     def _shipped(self, path: str) -> str:
         full = self._around.path(path)
         prefix = f"{self._around.root}/"
-        if full.startswith(prefix) and not os.path.lexists(full):
-            found = shipped.find(full[len(prefix) :])
-            return str(found) if found else full
-        return full
+        if not full.startswith(prefix):
+            return full
+        inner = full[len(prefix) :]
+        here = f"{self._around.source}/{inner}"
+        found = None if os.path.lexists(here) else shipped.find(inner)
+        return str(found) if found else here

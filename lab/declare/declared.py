@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lab.core.address import Address
 from lab.core.facts import Facts, digest
 from lab.core.graph import order
 from lab.core.host import Host
-from lab.core.kind import Declaration
+from lab.core.kind import Context, Declaration
 from lab.declare.context import DeclaredContext, Surroundings
 from lab.declare.marks import locate
 
@@ -108,11 +108,11 @@ class Declared:
         """The model store, absolute."""
         return self._around.store
 
-    def context(self, address: str) -> DeclaredContext:
+    def context(self, address: str) -> Context:
         """The context of a resource, declared or not."""
-        return DeclaredContext(Address(address), self._around)
+        return cast(Context, DeclaredContext(Address(address), self._around))
 
-    def context_for(self, address: str, declaration: Declaration) -> DeclaredContext:
+    def context_for(self, address: str, declaration: Declaration) -> Context:
         """A context for a declaration that is no longer declared, from the ledger."""
         return self.context(address)
 
@@ -142,7 +142,7 @@ class Declared:
             requires = declaration.requires()
             inputs = {
                 "fields": declaration.inputs(),
-                "contents": declaration.contents(DeclaredContext(address, self._around)),
+                "contents": declaration.contents(self.context(address)),
                 "requires": {r: self.digests[r] for r in self.widen(requires)} if requires else {},
             }
             self.inputs[address] = inputs

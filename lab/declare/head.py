@@ -34,7 +34,7 @@ def head(conf: Conf, overrides: Sequence[str], profile: str | None, cache: Cache
     texts = _texts(conf)
     lab = _check(conf, texts)
     asked = [*([f"profile={profile}"] if profile else []), *overrides]
-    environ = {n: os.environ.get(n) for t in (*texts.values(), *asked) for n in _ENV.findall(_loose(t))}
+    environ = {n: os.environ.get(n) for t in [*map(_loose, texts.values()), *asked] for n in _ENV.findall(t)}
     key = digest([{n: _loose(t) for n, t in texts.items()}, asked, environ, list(known_kinds())])
     kept = cache.get("head")
     if kept and kept.get("key") == key:
@@ -44,7 +44,7 @@ def head(conf: Conf, overrides: Sequence[str], profile: str | None, cache: Cache
     if not (files - {str(conf.conf / n) for n in texts}) and _plain(found.values):
         operations_json = [asdict(o) for o in found.operations]
         cache.put("head", {"key": key, "values": found.values, "choices": found.choices, "operations": operations_json})
-        return Head(*_copy([found.values, found.choices]), found.operations)
+        return Head(_copy(found.values), found.choices, found.operations)
     return found
 
 
@@ -168,7 +168,7 @@ def _missing(conf: Conf, name: str, overrides: Sequence[str]) -> Problem:
     if not group:
         return Problem(f"{name}.yaml is not there", file="conf/lab.yaml", line=1, why="the defaults list names it")
     asked = next((o for o in overrides if o.lstrip("+").startswith(f"{group}=")), "")
-    line, column = (0, 0) if asked else locate(conf.conf / "lab.yaml", ["defaults"])
+    line, column = (0, 0) if asked else _entry(conf, group)
     return Problem(
         f"there is no {group} `{option}`{did_you_mean(option, known)}",
         file=FILE if asked else "conf/lab.yaml",
@@ -177,6 +177,16 @@ def _missing(conf: Conf, name: str, overrides: Sequence[str]) -> Problem:
         why=f"conf/{group}/ has {', '.join(known) or 'no files'}",
         do=f"choose one of them, or make conf/{name}.yaml",
     )
+
+
+def _entry(conf: Conf, group: str) -> tuple[int, int]:
+    """Line and column of a group in lab.yaml's defaults list. Reads."""
+    entries = read((conf.conf / "lab.yaml").read_bytes(), "conf/lab.yaml").value.get("defaults") or []
+    for i, entry in enumerate(entries):
+        for key in entry if isinstance(entry, dict) else ():
+            if str(key).split()[-1].partition("@")[0] == group:
+                return locate(conf.conf / "lab.yaml", ["defaults", i, key])
+    return 1, 1
 
 
 def _plain(value: Any) -> bool:

@@ -37,13 +37,16 @@ def load(
     cache: Path | None = None,
     recorded: Callable[[str], Facts | None] | None = None,
     machine: Callable[[], Host] | None = None,
+    lives: Path | None = None,
 ) -> Declared:
     """What the lab at `root` declares; raises Problems with all that is wrong, each with file and line.
 
     `cache` is a folder for what can be computed again; `recorded` gives the ledger's facts by address; `machine`
-    reads the host that `host: auto` stands for. Reads.
+    reads the host that `host: auto` stands for; `lives` is where the lab is, where `root` is an exported commit of it.
+    Reads.
     """
-    return Loading(Path(root).absolute(), overrides, profile, Cache(cache), recorded, machine or Host).run()
+    at = Path(root).absolute()
+    return Loading(at, overrides, profile, Cache(cache), recorded, machine or Host, lives or at).run()
 
 
 class Loading:
@@ -57,9 +60,10 @@ class Loading:
         cache: Cache,
         recorded: Callable[[str], Facts | None] | None,
         machine: Callable[[], Host],
+        lives: Path,
     ) -> None:
         self.root, self.overrides, self.profile, self.cache = root, overrides, profile, cache
-        self.recorded, self.machine = recorded, machine
+        self.recorded, self.machine, self.lives = recorded, machine, lives.absolute()
         self.problems: list[Problem] = []
         self.conf: Conf = walk(root)
         self.files: dict[Address, str] = {}
@@ -72,7 +76,9 @@ class Loading:
         """The steps, in order; raises at the end of the last one that can still find something."""
         self.problems += self.conf.problems
         composed, sound = Head(), True
-        if self.conf.conf.is_dir():
+        if not self.conf.conf.is_dir():
+            sound = False
+        else:
             try:
                 composed = head(self.conf, self.overrides, self.profile, self.cache)
                 used = {g.partition("/")[0].partition("@")[0] for g in composed.choices}
@@ -83,7 +89,7 @@ class Loading:
         tree, found = self._tree(composed, sound)
         resolved = self._head(composed, tree) if sound else {}
         self._declare(tree, found, Resolver(tree) if sound else None)
-        around = Surroundings(self.root, resolved, self._host(resolved), self.cache, self.recorded)
+        around = Surroundings(self.root, self.lives, resolved, self._host(resolved), self.cache, self.recorded)
         around.declarations.update(sorted(self.declarations.items()))
         around.ladders.update(self.ladders)
         declared = Declared(self.root, resolved, composed.choices, around, self.files)
@@ -103,9 +109,12 @@ class Loading:
             self.problems += [self._in_head(text, ["resources", kind]) for text in wrong]
             found[kind] = blocks(self.conf, kind, wanted, self.cache, self.problems)
         needing = {k: f.hydra for k, f in found.items() if f.hydra}
-        for kind, made in (through_hydra(self.conf, needing, self.problems) if needing and sound else {}).items():
+        for kind, made in (through_hydra(self.conf, needing, self.problems) if needing else {}).items():
             found[kind].blocks.update(made)
             found[kind].interpolated |= set(made)
+            for name in set(found[kind].hydra) - set(made):
+                del found[kind].blocks[name]
+                found[kind].broken.add(name)
         for kind in known_kinds():
             inline = composed.values.get(kind)
             for name, block in inline.items() if isinstance(inline, dict) else ():
@@ -143,7 +152,7 @@ class Loading:
             return None
         for kind in set(wanted) - {*known_kinds(), "*"}:
             hint = did_you_mean(str(kind), known_kinds())
-            self.problems.append(self._in_head(f"resources: `{kind}` is no kind{hint}", ["resources", kind]))
+            self.problems.append(self._in_head(f"resources: `{kind}` is no kind{hint}", ["resources", kind], key=True))
         return wanted
 
     def _head(self, composed: Head, tree: dict[str, Any]) -> dict[str, Any]:
@@ -164,7 +173,7 @@ class Loading:
         try:
             settings = Settings.model_validate(checked)
         except ValidationError as e:
-            for fault in faults(e, Settings, checked, "the head"):
+            for fault in faults(e, Settings, checked, ""):
                 do = fault.do
                 if fault.key and len(fault.path) == 1 and fault.summary.startswith("unknown"):
                     do = "put values of your own under `vars:`"
@@ -175,7 +184,7 @@ class Loading:
             "lab": settings.lab.model_dump(),
             "apply": settings.apply.model_dump(),
             "offline": settings.offline,
-            "moved": dict(settings.moved),
+            "moved": [m.model_dump(by_alias=True) for m in settings.moved],
         }
 
     def _host(self, resolved: Mapping[str, Any]) -> Host:

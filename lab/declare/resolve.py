@@ -34,7 +34,7 @@ class Resolver:
         self._busy: list[str] = []
 
     def value(self, value: Any, at: tuple[Any, ...]) -> Any:
-        """`value`, which stands at `at` in the tree, with every interpolation resolved; raises Unresolved. Reads env."""
+        """`value`, which stands at `at` in the tree, with all interpolations resolved; raises Unresolved. Reads."""
         if isinstance(value, str):
             return self._text(value, at)
         if isinstance(value, dict):

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lab.core.address import Address
+
 
 class _Block(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -36,6 +38,15 @@ class ApplySettings(_Block):
     """How much may run side by side: network, cpu, memory, ansible."""
 
 
+class Moved(_Block):
+    """A resource that has another name now."""
+
+    from_: Address = Field(alias="from")
+    """Its old address."""
+    to: Address
+    """Its new address."""
+
+
 class Settings(_Block):
     """Every key the head may have besides kinds and groups of the user's own."""
 
@@ -47,8 +58,8 @@ class Settings(_Block):
     """Which resources of each kind are part of the lab: names, globs, `!name` to leave out. Without it, all are."""
     apply: ApplySettings = ApplySettings()
     """What `lab apply` insists on."""
-    moved: Mapping[str, str] = {}
-    """Renamed resources, old address: new address; nothing is rebuilt."""
+    moved: tuple[Moved, ...] = ()
+    """Renamed resources; nothing is rebuilt."""
     offline: bool = False
     """Refuse every connection but loopback."""
     vars: Mapping[str, Any] = {}

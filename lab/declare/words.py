@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -85,9 +86,8 @@ def _path(loc: Sequence[Any], block: Any, kind: str) -> tuple[Any, ...]:
     node = block
     for i, step in enumerate(loc):
         last = i == len(loc) - 1
-        if (isinstance(node, Mapping) and step in node) or (
-            isinstance(node, (list, tuple)) and isinstance(step, int) and step < len(node)
-        ):
+        in_list = isinstance(node, (list, tuple)) and isinstance(step, int) and step < len(node)
+        if in_list or (isinstance(node, Mapping) and step in node):
             node = node[step]
         elif not (last and kind == "missing"):
             continue
@@ -101,13 +101,13 @@ def _fault(path: tuple[Any, ...], items: list[Any], model: type[BaseModel], bloc
     field = ".".join(map(str, path))
     if kind == "extra_forbidden":
         known = _fields(model, path[:-1])
-        where = ".".join([name, *map(str, path[:-1])])
+        where = ".".join(filter(None, [name, *map(str, path[:-1])])) or "the head"
         return Fault(f"unknown key `{path[-1]}` in {where}{did_you_mean(str(path[-1]), known)}", path, key=True)
     if kind == "missing":
-        return Fault(f"`{field}` is missing in {name}", path, f"add `{path[-1]}:`", key=True)
+        return Fault(f"`{field}` is missing{f' in {name}' if name else ''}", path, f"add `{path[-1]}:`", key=True)
     if kind in ("value_error", "assertion_error"):
         said = str(context.get("error") or "the value is not allowed")
-        return Fault(f"{f'`{field}`: ' if field else f'{name}: '}{said}", path)
+        return Fault(f"{f'`{field}`: ' if field else f'{name}: ' if name else ''}{said}", path)
     expected = list(dict.fromkeys(filter(None, (_EXPECTED.get(i["type"]) for i in items))))
     if expected and len(expected) == len({_EXPECTED.get(i["type"], i["type"]) for i in items}):
         return Fault(f"`{field}` must be {' or '.join(expected)}{_given(item, model, path)}", path)
@@ -115,9 +115,7 @@ def _fault(path: tuple[Any, ...], items: list[Any], model: type[BaseModel], bloc
         allowed = str(context.get("expected", "")).replace("'", "`")
         hint = ""
         if isinstance(item.get("input"), str) and not _secret(model, path):
-            hint = did_you_mean(
-                item["input"], [w.strip() for w in allowed.replace(" or ", ",").replace("`", "").split(",")]
-            )
+            hint = did_you_mean(item["input"], re.findall(r"`([^`]*)`", allowed))
         return Fault(f"`{field}` must be {allowed}{hint}", path)
     if kind in _BOUND:
         key, words = _BOUND[kind]
