@@ -71,3 +71,20 @@ def reserve(fd: int, size: int) -> None:
         # fstore_t: F_ALLOCATEALL, F_PEOFPOSMODE, offset, length, bytes allocated.
         with contextlib.suppress(OSError):
             fcntl.fcntl(fd, 42, struct.pack("=Iiqqq", 4, 3, 0, size, 0))
+
+
+def same_volume(file: Path, folder: Path) -> bool:
+    """Whether a copy would stay on one volume whose file system shares bytes (APFS, btrfs, XFS with reflinks)."""
+    if file.stat().st_dev != folder.stat().st_dev:
+        return False
+    if sys.platform == "darwin":
+        return True
+    probe = folder / f".{secrets.token_hex(4)}.lab-tmp"
+    try:
+        with open(file, "rb") as a, open(probe, "xb") as b:
+            fcntl.ioctl(b.fileno(), _FICLONE, a.fileno())
+        return True
+    except OSError:
+        return False
+    finally:
+        probe.unlink(missing_ok=True)
