@@ -13,6 +13,10 @@ from lab.core.problem import problem
 PERFORMERS = {
     "write": "lab.adapters.files:write",
     "remove": "lab.adapters.files:remove",
+    "fetch": "lab.adapters.fetch:fetch",
+    "keep": "lab.adapters.fetch:keep",
+    "drop_view": "lab.adapters.fetch:drop",
+    "resolve_model": "lab.adapters.resolve:resolve",
 }
 """Step verb → `module:function(step, stage)`."""
 
