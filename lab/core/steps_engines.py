@@ -1,4 +1,4 @@
-"""Steps of the model engines: train by a recipe, convert, measure importance, quantize."""
+"""Steps of the model engines: convert, measure importance, quantize. `Train` stands beside them in `steps_models`."""
 
 from __future__ import annotations
 
@@ -7,29 +7,6 @@ from typing import ClassVar
 
 from lab.core.facts import Facts
 from lab.core.step import Step
-
-
-@dataclass(frozen=True, slots=True)
-class Train(Step):
-    """A model made by a local recipe is in the store, and `out` is its view.
-
-    `recipe` names `recipes/model/RECIPE/train.py` of the lab's repository, else the one shipped with Lab. It is run in
-    a process of its own with `--out DIR --params FILE.json`; whatever files it leaves in DIR are the model.
-    """
-
-    verb: ClassVar[str] = "train"
-    uses: ClassVar[tuple[str, ...]] = ("cpu", "memory")
-
-    recipe: str
-    params: Facts
-    out: str
-    """The view's folder, absolute."""
-    digest: str
-    """The input digest, kept in the view's provenance."""
-    store: str = ""
-    """The store's root; empty for the lab's own."""
-    provenance: Facts = field(default_factory=dict)
-    """What else the view's provenance says: `{lab, address, family, license, …}`."""
 
 
 @dataclass(frozen=True, slots=True)
