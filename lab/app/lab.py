@@ -75,6 +75,7 @@ class Lab:
             cache=self.state / "cache" / "declare",
             recorded=lambda address: r.facts if (r := self.records.get(Address(address))) else None,
             machine=_read_machine,
+            lives=self.root if self.source else None,
         )
 
     @property
