@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar, Protocol, Self, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import core_schema
 
 from lab.core.address import Address
 from lab.core.change import Change
@@ -18,9 +19,12 @@ from lab.core.world import World
 
 
 class RefTo:
-    """Marks a field that refers to resources of these kinds; made by `Ref["model"]`."""
+    """Makes a field refer to resources of these kinds by name: `of: Annotated[Address, RefTo("model")]`.
 
-    def __init__(self, kinds: tuple[str, ...]) -> None:
+    A bare name means the first kind; `kind.name` may name any of them.
+    """
+
+    def __init__(self, *kinds: str) -> None:
         self.kinds = kinds
 
     def __call__(self, value: Any) -> Any:
@@ -30,13 +34,15 @@ class RefTo:
             return Address(value)
         return Address.of(self.kinds[0], value)
 
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self, handler(source))
+
 
 class Ref:
-    """`of: Ref["model"]` is a reference by name; `Ref["model", "quantization"]` takes both, a bare name the first."""
+    """`Ref["model"]` is short for `Annotated[Address, RefTo("model")]`, where no type checker looks."""
 
     def __class_getitem__(cls, kinds: str | tuple[str, ...]) -> Any:
-        marker = RefTo((kinds,) if isinstance(kinds, str) else kinds)
-        return Annotated[Address, BeforeValidator(marker), marker]
+        return Annotated[Address, RefTo(*((kinds,) if isinstance(kinds, str) else kinds))]
 
 
 class Context(Protocol):
