@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import sqlite3
@@ -24,31 +23,33 @@ _TYPES = {stat_.S_IFREG: "file", stat_.S_IFDIR: "dir", stat_.S_IFLNK: "link"}
 
 
 class Hashes:
-    """SHA-256 by file identity, kept in `state/cache/`; losing it costs time, never truth."""
+    """SHA-256 by file identity, kept in `state/cache/`; losing it costs time, never truth.
+
+    The key is device and inode; the hash stands while size, mtime and ctime do.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._known: dict[str, tuple[str, str]] | None = None
-        self._new: dict[str, tuple[str, str]] = {}
+        self._known: dict[tuple[int, ...], tuple[tuple[int, ...], str]] | None = None
+        self._new: dict[tuple[int, ...], tuple[tuple[int, ...], str]] = {}
         self._lock = threading.Lock()
 
-    def _load(self) -> dict[str, tuple[str, str]]:
+    def _load(self) -> dict[tuple[int, ...], tuple[tuple[int, ...], str]]:
         if self._known is None:
             self._known = {}
             if self._path is not None and self._path.exists():
                 with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(self._path)) as db:
-                    self._known = {p: (i, h) for p, i, h in db.execute("SELECT path, identity, sha256 FROM hash")}
+                    rows = db.execute("SELECT device, inode, size, mtime, ctime, sha256 FROM hash")
+                    self._known = {(d, i): ((s, m, c), h) for d, i, s, m, c, h in rows}
         return self._known
 
-    def get(self, path: str, identity: tuple[int, ...]) -> str | None:
+    def get(self, identity: tuple[int, ...]) -> str | None:
         """The hash of a file that still is what it was."""
         with self._lock:
-            known = self._load().get(path)
-        if known is None or known[0] != _key(identity):
-            return None
-        return known[1]
+            known = self._load().get(identity[:2])
+        return known[1] if known is not None and known[0] == identity[2:] else None
 
-    def put(self, path: str, identity: tuple[int, ...], sha256: str) -> None:
+    def put(self, identity: tuple[int, ...], sha256: str) -> None:
         """Notes a hash; `save` makes it last.
 
         A small file changed within the clock's last tick is not noted: a second change in that tick would not show in
@@ -57,7 +58,7 @@ class Hashes:
         if identity[2] < _SMALL and time.time_ns() - max(identity[3:]) < _TICK:
             return
         with self._lock:
-            self._load()[path] = self._new[path] = (_key(identity), sha256)
+            self._load()[identity[:2]] = self._new[identity[:2]] = (identity[2:], sha256)
 
     def save(self) -> None:
         """New hashes are in the cache file; a cache that cannot be written is left alone."""
@@ -69,8 +70,12 @@ class Hashes:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.closing(sqlite3.connect(self._path, timeout=5)) as db, db:
                 db.execute("PRAGMA synchronous = OFF")
-                db.execute("CREATE TABLE IF NOT EXISTS hash (path TEXT PRIMARY KEY, identity TEXT, sha256 TEXT)")
-                db.executemany("INSERT OR REPLACE INTO hash VALUES (?,?,?)", [(p, *v) for p, v in new.items()])
+                db.execute(
+                    "CREATE TABLE IF NOT EXISTS hash (device INTEGER, inode INTEGER, size INTEGER, mtime INTEGER,"
+                    " ctime INTEGER, sha256 TEXT, PRIMARY KEY (device, inode)) WITHOUT ROWID"
+                )
+                rows = [(*place, *rest, sha256) for place, (rest, sha256) in new.items()]
+                db.executemany("INSERT OR REPLACE INTO hash VALUES (?,?,?,?,?,?)", rows)
 
 
 class Machine:
@@ -79,7 +84,7 @@ class Machine:
     def __init__(self, depth: Depth = Depth.STAT, hashes: Hashes | None = None) -> None:
         self.depth = depth
         self.hashes = hashes or Hashes(None)
-        self._anew: dict[str, str] = {}
+        self._anew: dict[tuple[int, ...], str] = {}
 
     def stat(self, path: str) -> Stat | None:
         """What is at `path`, not following a last link."""
@@ -122,15 +127,14 @@ class Machine:
     def sha256(self, path: str) -> str | None:
         """Hex SHA-256 of a file, links followed: once per identity, and once anew at depth BYTES."""
         try:
-            real = os.path.realpath(path)
-            s = os.stat(real)
+            s = os.stat(path)
             if not stat_.S_ISREG(s.st_mode):
                 return None
             identity = (s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns)
-            known = self._anew.get(real) if self.depth is Depth.BYTES else self.hashes.get(real, identity)
+            known = self._anew.get(identity) if self.depth is Depth.BYTES else self.hashes.get(identity)
             if known is None:
-                known = self._anew[real] = sha256_file(real)
-                self.hashes.put(real, identity, known)
+                known = self._anew[identity] = sha256_file(path)
+                self.hashes.put(identity, known)
             return known
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -156,16 +160,11 @@ class Machine:
     def note(self, path: str, sha256: str) -> None:
         """A hash that a performer already knows."""
         with contextlib.suppress(OSError):
-            real = os.path.realpath(path)
-            s = os.stat(real)
-            self.hashes.put(real, (s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns), sha256)
+            s = os.stat(path)
+            self.hashes.put((s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns), sha256)
 
 
 def sha256_file(path: str) -> str:
     """Hex SHA-256 of a file's bytes."""
     with open(path, "rb", buffering=0) as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def _key(identity: tuple[int, ...]) -> str:
-    return json.dumps(identity)

@@ -69,15 +69,13 @@ class Lab:
     @cached_property
     def declared(self) -> declare.Declared:
         """What the lab declares; raises Problems with all that is wrong."""
-        from lab.adapters import machine
-
         return declare.load(
             self.source or self.root,
             self.overrides,
-            home=self.root,
-            cache=self.state / "cache",
+            cache=self.state / "cache" / "declare",
             recorded=lambda address: r.facts if (r := self.records.get(Address(address))) else None,
-            machine=machine.read,
+            machine=_read_machine,
+            lives=self.root if self.source else None,
         )
 
     @property
@@ -95,10 +93,20 @@ class Lab:
         """The model store."""
         return Path(self.declared.store)
 
+    def place(self, address: str, field: str = "") -> tuple[str, int]:
+        """File and line of a declaration or of one field of it; ("", 0) where it is not declared."""
+        if Address(address) not in self.declarations:
+            return "", 0
+        if field:
+            file, line, _ = self.declared.where.at(Address(address), field, key=True)
+            if line:
+                return file, line
+        return self.declared.where[Address(address)]
+
     @property
     def offline(self) -> bool:
         """Whether every connection but loopback is refused."""
-        return bool(self.head.get("lab", {}).get("offline", False))
+        return bool(self.head.get("offline", False))
 
     @property
     def id(self) -> str:
@@ -174,7 +182,7 @@ class Lab:
     @cached_property
     def hashes(self) -> Hashes:
         """Known file hashes."""
-        return Hashes(self.state / "cache" / "hashes.sqlite")
+        return Hashes(self.state / "cache" / "files.sqlite")
 
     def world(self, depth: Depth = Depth.STAT) -> Machine:
         """The machine, read only."""
@@ -240,3 +248,7 @@ class Lab:
             overrides=self.overrides,
             verb=verb,
         )
+
+
+def _read_machine() -> Host:
+    return Host()

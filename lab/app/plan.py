@@ -123,7 +123,7 @@ def moves(
 ) -> dict[Address, Address]:
     """Old address → new: what `moved:` says, and renamed files whose resource claims the same place."""
     records = lab.records if records is None else records
-    told = {Address(m["from"]): Address(m["to"]) for m in lab.head.get("moved", ()) or ()}
+    told = {Address(old): Address(new) for old, new in (lab.head.get("moved") or {}).items()}
     lost = [a for a in records if a not in wanted and a not in told and not another_profile(lab, records[a])]
     fresh = [a for a in wanted if a not in records]
     if lost and fresh:
@@ -149,23 +149,20 @@ def another_profile(lab: Lab, record: Record) -> bool:
 def cost(lab: Lab, change: Change) -> Forecast:
     """What a change will cost, as its kind forecasts it."""
     declaration = lab.declarations.get(change.address)
-    if declaration is None or change.action in (Action.DESTROY, Action.ADOPT):
+    if declaration is None or change.action in (Action.DESTROY, Action.ADOPT, Action.MOVE):
         return NOTHING
     return declaration.forecast(change, lab.context(change.address))
 
 
 def _where(lab: Lab, change: Change) -> str:
-    if change.address not in lab.declarations:
-        return ""
-    field = change.fields[0].field if change.fields else ""
-    file, line = lab.declared.place(change.address, field)
+    file, line = lab.place(change.address, change.fields[0].field if change.fields else "")
     return f"{file}:{line}" if line else file
 
 
 def _placed(lab: Lab, problem: Problem) -> Problem:
-    if problem.file or Address(problem.address) not in lab.declarations:
+    if problem.file:
         return problem
-    file, line = lab.declared.place(Address(problem.address), "")
+    file, line = lab.place(problem.address)
     return replace(problem, file=file, line=line)
 
 

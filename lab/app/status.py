@@ -80,7 +80,7 @@ def show(lab: Lab, address: str) -> Shown:
     names = sorted({*wanted, *recorded, *observed})
     facts = tuple((n, wanted.get(n, ABSENT), recorded.get(n, ABSENT), observed.get(n, ABSENT)) for n in names)
     declaration = lab.declarations.get(key)
-    file, line = lab.declared.place(key, "") if declaration else ("", 0)
+    file, line = lab.place(key)
     return Shown(
         change,
         facts,

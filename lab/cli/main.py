@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import sys
@@ -118,6 +119,7 @@ def _open(args: argparse.Namespace) -> Any:
 
 def run() -> NoReturn:
     """The entry point `lab`."""
+    gc.set_threshold(200_000, 20, 20)  # a plan makes many small values and no cycles worth looking for
     use(
         os.environ.get("LAB_LANG")
         or os.environ.get("LC_ALL")

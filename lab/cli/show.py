@@ -41,7 +41,7 @@ def render(s: Shown, address: str) -> str:
         lines.append(f"  recorded {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(s.recorded_at))}")
     lines.append(f"  digest {s.digest}")
     if s.facts:
-        rows = [("", "wanted", "recorded", "observed")]
+        rows: list[tuple[str, ...]] = [("", "wanted", "recorded", "observed")]
         rows += [(n, *(short(_flat(v)) for v in values)) for n, *values in s.facts]
         widths = [max(len(r[i]) for r in rows) for i in range(4)]
         lines.append("")

@@ -49,7 +49,13 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
             print("\n".join(lab.records) or "Nothing is recorded yet. Run `lab apply`.")
     elif args.verb == "show":
         r = state.record(lab, args.address)
-        shown = {"address": r.address, "digest": r.digest, "content": r.content, "facts": r.facts, "inputs": r.inputs}
+        shown: dict[str, object] = {
+            "address": r.address,
+            "digest": r.digest,
+            "content": r.content,
+            "facts": r.facts,
+            "inputs": r.inputs,
+        }
         shown |= {"declaration": r.declaration, "uses": r.uses, "adopted": r.adopted, "pending": r.pending}
         shown |= {"generation": r.generation, "at": _when(r.at), "profiles": r.profiles.split()}
         print(json.dumps(shown, indent=1, ensure_ascii=False))

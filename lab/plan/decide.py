@@ -40,6 +40,8 @@ def decide(address: Address, wanted: Wanted | None, record: Record | None, seen:
     if wanted is None:
         assert record is not None
         return _unwanted(record, seen)
+    if record is not None and record.digest == wanted.digest and not record.pending and seen.old == record.facts:
+        return Change(address, Action.NONE, recorded=record.facts, observed=seen.new, digest=wanted.digest)
     change = _wanted(address, wanted, record, seen)
     if isinstance(change, Change):
         change = replace(change, wanted=wanted.facts, digest=wanted.digest)
@@ -199,7 +201,7 @@ def shown(value: object) -> str:
     if len(text) >= 32 and all(c in "0123456789abcdef" for c in text):
         return text[:12]
     text = text.replace("\n", "⏎")
-    return text if len(text) <= 48 else f"{text[:45]}…"
+    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def _unmanaged(address: Address, wanted: Wanted, observed: Facts) -> Problem:

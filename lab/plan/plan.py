@@ -142,19 +142,19 @@ def _in_order(
     changes: Mapping[Address, Change], needs: Mapping[Address, Iterable[Address]], records: Mapping[Address, Record]
 ) -> list[Change]:
     """Each after what it needs; a destroy after all that had needed it."""
-    waits: dict[Address, set[Address]] = {a: set() for a in changes}
-    for address, change in changes.items():
-        if change.action is Action.DESTROY:
-            continue
-        waits[address].update(n for n in needs.get(address, ()) if n in changes)
-    for address, record in records.items():
-        if address in changes:
-            for used in record.requires:
-                if used in changes and changes[used].action is Action.DESTROY:
-                    waits[used].add(address)
     busy = {a for a, c in changes.items() if c.action is not Action.NONE}
     if not busy:
-        return [changes[a] for a in changes]
+        return list(changes.values())
+    waits: dict[Address, set[Address]] = {a: set() for a in changes}
+    for address, change in changes.items():
+        if change.action is not Action.DESTROY:
+            waits[address].update(n for n in needs.get(address, ()) if n in changes)
+    going = {a for a in busy if changes[a].action is Action.DESTROY}
+    if going:
+        for address, record in records.items():
+            if address in changes:
+                for used in going.intersection(record.requires):
+                    waits[used].add(address)
     return [
         replace(changes[a], requires=tuple(sorted(w for w in waits[a] if w in busy))) if a in busy else changes[a]
         for a in graph.order(waits)

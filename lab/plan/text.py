@@ -76,6 +76,8 @@ def heading(h: Header) -> str:
 
 def nothing(plan: Plan) -> str:
     """`No changes. 26 resources are as declared (generation 13).` Pure."""
+    if len(plan.changes) == 1:
+        return t("No changes. 1 resource is as declared (generation {g}).", g=plan.header.generation)
     return t(
         "No changes. {n} resources are as declared (generation {g}).",
         n=len(plan.changes),
