@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,12 +24,9 @@ DATA = random.Random(7).randbytes(300_000)
 QUICK = Net(timeout=0.4, tries=3, pause=0.01)
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    (tmp_path / "www").mkdir()
-    with serving(tmp_path / "www") as found:
-        (found.root / "w.bin").write_bytes(DATA)
-        yield found
+@pytest.fixture(autouse=True)
+def _weights(server: Server) -> None:
+    (server.root / "w.bin").write_bytes(DATA)
 
 
 def get(server: Server, tmp_path: Path, net: Net = QUICK, **known: object) -> str:
@@ -166,7 +162,15 @@ download(item, Path(root), Net(timeout=2), lambda: None, lambda n: None)
 def test_twelve_kills_at_random_moments_and_the_next_attempt_finishes(
     server: Server, tmp_path: Path, ignores: bool
 ) -> None:
-    words = [sys.executable, "-c", PROGRAM, f"{server.url}/w.bin", sha256(DATA), str(len(DATA)), str(tmp_path / "store")]
+    words = [
+        sys.executable,
+        "-c",
+        PROGRAM,
+        f"{server.url}/w.bin",
+        sha256(DATA),
+        str(len(DATA)),
+        str(tmp_path / "store"),
+    ]
     blob = store.path(tmp_path / "store", sha256(DATA))
     moments = random.Random(3)
     server.throttle = 0.02
