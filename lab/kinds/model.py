@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os.path
-import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lab.core import layout, views
+from lab.core.address import Address
 from lab.core.change import Action, Change
 from lab.core.facts import Facts
 from lab.core.forecast import Estimate, Forecast
-from lab.core.kind import Context, Declaration, Ref
+from lab.core.kind import Context, Declaration, RefTo
 from lab.core.secret import Secret
 from lab.core.step import Step
 from lab.core.steps_models import DropView, Fetch, Keep, Resolve, Train
@@ -95,7 +95,7 @@ class Model(Declaration):
     """A recipe that trains the model here."""
     params: Mapping[str, Any] = {}
     """What the recipe is given."""
-    source_: Ref["experiment"] | None = Field(None, alias="from")  # type: ignore[type-arg, name-defined]  # noqa: F821, UP037
+    source_: Annotated[Address, RefTo("experiment")] | None = Field(None, alias="from")
     """The experiment that makes it."""
     output: str = "model"
     """For `from`: which of the experiment's outputs."""
@@ -205,7 +205,7 @@ class Model(Declaration):
         if self.path:
             return {"path": context.content(context.path(self.path)) or None}
         if self.recipe:
-            return {"recipe": next((h for p in _recipes(self.recipe) if (h := context.content(context.path(p)))), "")}
+            return {"recipe": context.content(context.path(f"recipes/model/{self.recipe}"))}
         return {} if self.source_ else {"files": None}
 
     def check(self, context: Context) -> Iterator[str | tuple[str, str, str]]:
@@ -303,12 +303,3 @@ class Model(Declaration):
 
 def _known(**values: Any) -> Facts:
     return {k: v for k, v in values.items() if v not in (None, "")}
-
-
-def _recipes(name: str) -> Iterator[str]:
-    """Where a recipe's text may lie."""
-    if re.fullmatch(r"[\w-]+", name):
-        yield f"recipes/models/{name}.py"
-        yield f"recipes/models/{name}.yaml"
-    else:
-        yield name
