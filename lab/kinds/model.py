@@ -308,7 +308,6 @@ def _known(**values: Any) -> Facts:
 def _recipes(name: str) -> Iterator[str]:
     """Where a recipe's text may lie."""
     if re.fullmatch(r"[\w-]+", name):
-        yield f"recipes/models/{name}.py"
-        yield f"recipes/models/{name}.yaml"
+        yield f"recipes/model/{name}/train.py"
     else:
         yield name

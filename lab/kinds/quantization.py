@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -12,7 +12,7 @@ from lab.core.address import Address
 from lab.core.change import Action, Change
 from lab.core.facts import Facts
 from lab.core.forecast import Estimate, Forecast
-from lab.core.kind import Context, Declaration, Ref
+from lab.core.kind import Context, Declaration, RefTo
 from lab.core.problem import did_you_mean
 from lab.core.step import Step
 from lab.core.steps_engines import Convert, Importance, Quantize, QuantizeMLX
@@ -68,7 +68,7 @@ class Quantization(Declaration):
     })  # fmt: skip
     aside: ClassVar[frozenset[str]] = Declaration.aside | {"store"}
 
-    of: Ref["model"]  # type: ignore[type-arg, name-defined]  # noqa: F821, UP037
+    of: Annotated[Address, RefTo("model")]
     """The model whose weights are quantized; they must not be quantized already."""
     format: Literal["gguf", "mlx"]
     """`gguf` for llama.cpp, Ollama and LM Studio; `mlx` for MLX."""
