@@ -17,6 +17,11 @@ PERFORMERS = {
     "keep": "lab.adapters.fetch:keep",
     "drop_view": "lab.adapters.fetch:drop",
     "resolve_model": "lab.adapters.resolve:resolve",
+    "train": "lab.adapters.train:train",
+    "convert": "lab.adapters.gguf_quant:convert",
+    "importance": "lab.adapters.imatrix:importance",
+    "quantize": "lab.adapters.gguf_quant:quantize",
+    "quantize_mlx": "lab.adapters.mlx_quant:quantize_mlx",
     "play": "lab.adapters.ansible:perform",
 }
 """Step verb → `module:function(step, stage)`."""

@@ -303,3 +303,11 @@ class Model(Declaration):
 
 def _known(**values: Any) -> Facts:
     return {k: v for k, v in values.items() if v not in (None, "")}
+
+
+def _recipes(name: str) -> Iterator[str]:
+    """Where a recipe's text may lie."""
+    if re.fullmatch(r"[\w-]+", name):
+        yield f"recipes/model/{name}/train.py"
+    else:
+        yield name
