@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from lab.forecast.gguf_types import BLOCKS, FILE_TYPES, UNQUANTIZED, tensor_bytes
 
@@ -103,17 +104,22 @@ _EIGHT_EXPERTS_Q5 = frozenset(
 
 def quantizable(tensor: Tensor, arch: str) -> bool:
     """Whether llama.cpp quantizes this tensor at all. Pure."""
-    name = tensor.name
     dims = len(tensor.shape)
     while dims > 1 and tensor.shape[dims - 1] == 1:
         dims -= 1
-    if dims < 2 or not name.endswith("weight") or name in ("position_embd.weight", "token_types.weight"):
+    return dims > 1 and _named(tensor.name, arch)
+
+
+@cache
+def _named(name: str, arch: str) -> bool:
+    if not name.endswith("weight") or name in ("position_embd.weight", "token_types.weight"):
         return False
     if any(part in name for part in _KEPT):
         return False
     return not (arch == "glm5-next" and any(part in name for part in _KEPT_GLM5_NEXT))
 
 
+@cache
 def category(name: str) -> str:
     """The broad role of a tensor, from its name. Pure."""
     if name == "output.weight":
@@ -155,7 +161,8 @@ def assign(
     """
     listed = list(groups)
     default = FILE_TYPES[ftype].default
-    ranks = {role: _ranks(listed, role) for role in ("v", "down", "gate", "up")}
+    roles = ("v", "down", "gate", "up") if ftype == "IQ3_XS" else ("v", "down")
+    ranks = {role: _ranks(listed, role) for role in roles}
     loose = {t.name for g in listed if not g.layers for t in g.parts}
     rules = _Rules(ftype, traits, imatrix, "output.weight" not in loose, len(ranks["v"]), fused_apart)
     for group in listed:
@@ -186,7 +193,8 @@ def _runs(
 ) -> Iterator[tuple[Tensor, str, int]]:
     role = category(tensor.name)
     counter = _counter(role)
-    if counter not in ranks or not group.layers:
+    steady = counter in ("gate", "up") and rules.ftype != "IQ3_XS"
+    if steady or counter not in ranks or not group.layers:
         yield tensor, _fit(tensor, _choose(rules, tensor, role, default, 0)), group.times
         return
     by_layer = rules.traits.experts > 1 and counter != "v" and rules.ftype not in _LOW_IQ

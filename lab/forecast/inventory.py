@@ -54,8 +54,20 @@ def tensors(arch: Architecture, *, mtp: bool = False) -> list[Tensor]:
     return out
 
 
+_last: list[tuple[Architecture, bool, list[Group]]] = []
+
+
 def groups(arch: Architecture, *, mtp: bool = False) -> list[Group]:
     """The same tensors, those of alike layers counted together. ValueError where something needed is missing. Pure."""
+    # One model is asked about many times in a row: weights, reads, every type of a ladder.
+    if _last and _last[0][0] is arch and _last[0][1] == mtp:
+        return _last[0][2]
+    found = _groups(arch, mtp)
+    _last[:] = [(arch, mtp, found)]
+    return found
+
+
+def _groups(arch: Architecture, mtp: bool) -> list[Group]:
     if arch.tensors:
         return _grouped(arch.tensors)
     if lacking := missing(arch):
