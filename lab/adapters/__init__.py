@@ -13,12 +13,19 @@ from lab.core.problem import problem
 PERFORMERS = {
     "write": "lab.adapters.files:write",
     "remove": "lab.adapters.files:remove",
+    "fetch": "lab.adapters.fetch:fetch",
+    "keep": "lab.adapters.fetch:keep",
+    "drop_view": "lab.adapters.fetch:drop",
+    "resolve_model": "lab.adapters.resolve:resolve",
+    "play": "lab.adapters.ansible:perform",
 }
 """Step verb → `module:function(step, stage)`."""
 
 OBSERVERS = {
     "user": "lab.adapters.files:user",
     "group": "lab.adapters.files:group",
+    "account": "lab.adapters.accounts:account",
+    "acl": "lab.adapters.accounts:acl",
 }
 """Question of `World.ask` → `module:function(**details)`; reads only."""
 
@@ -40,4 +47,5 @@ def _find(table: dict[str, str], group: str, name: str) -> Callable[..., Any]:
     if target is None:
         raise problem(f"nothing performs `{name}`", why=f"no entry in {group}", do="install the package that adds it")
     module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return found

@@ -39,8 +39,10 @@ def put(path: Path, data: bytes, *, mode: int | None = None, owner: str = "", gr
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if mode is None else mode & 0o700 | 0o600)
         with os.fdopen(fd, "wb") as f:
             f.write(data)
-            if owner or group:
-                shutil.chown(temporary, owner or None, group or None)
+            if owner:
+                shutil.chown(temporary, owner)
+            if group:
+                shutil.chown(temporary, group=group)
             os.fchmod(fd, 0o644 if mode is None else mode)
             f.flush()
             os.fsync(fd)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar, Protocol, Self, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import core_schema
 
 from lab.core.address import Address
 from lab.core.change import Change
@@ -18,9 +19,12 @@ from lab.core.world import World
 
 
 class RefTo:
-    """Marks a field that refers to resources of these kinds; made by `Ref["model"]`."""
+    """Makes a field refer to resources of these kinds by name: `of: Annotated[Address, RefTo("model")]`.
 
-    def __init__(self, kinds: tuple[str, ...]) -> None:
+    A bare name means the first kind; `kind.name` may name any of them.
+    """
+
+    def __init__(self, *kinds: str) -> None:
         self.kinds = kinds
 
     def __call__(self, value: Any) -> Any:
@@ -30,34 +34,66 @@ class RefTo:
             return Address(value)
         return Address.of(self.kinds[0], value)
 
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self, handler(source))
+
 
 class Ref:
-    """`of: Ref["model"]` is a reference by name; `Ref["model", "quantization"]` takes both, a bare name the first."""
+    """`Ref["model"]` is short for `Annotated[Address, RefTo("model")]`, where no type checker looks."""
 
     def __class_getitem__(cls, kinds: str | tuple[str, ...]) -> Any:
-        marker = RefTo((kinds,) if isinstance(kinds, str) else kinds)
-        return Annotated[Address, BeforeValidator(marker), marker]
+        return Annotated[Address, RefTo(*((kinds,) if isinstance(kinds, str) else kinds))]
 
 
 class Context(Protocol):
     """What a declaration may know besides itself: a read-only value made by `declare/`. Reading it is pure."""
 
-    address: Address
-    host: Host
-    root: str
-    """The lab's repository, absolute."""
-    store: str
-    """The model store, absolute."""
-    state: str
-    """`state/`, absolute."""
-    offline: bool
-    lab: Mapping[str, Any]
-    """The head's `lab:` block."""
-    lock: Mapping[str, Any] | None
-    """This resource's lock, `conf/lock/KIND/NAME.yaml`; None where it has none."""
+    @property
+    def address(self) -> Address:
+        """The resource's own address."""
+        ...
+
+    @property
+    def host(self) -> Host:
+        """The machine the lab is for."""
+        ...
+
+    @property
+    def root(self) -> str:
+        """The lab's repository, absolute."""
+        ...
+
+    @property
+    def store(self) -> str:
+        """The model store, absolute."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """`state/`, absolute."""
+        ...
+
+    @property
+    def offline(self) -> bool:
+        """Whether every connection but loopback is refused."""
+        ...
+
+    @property
+    def lab(self) -> Mapping[str, Any]:
+        """The head's `lab:` block."""
+        ...
+
+    @property
+    def lock(self) -> Mapping[str, Any] | None:
+        """This resource's lock, `conf/lock/KIND/NAME.yaml`; None where it has none."""
+        ...
 
     def declaration(self, ref: str) -> Any:
         """The declaration a reference names."""
+        ...
+
+    def levels(self, ref: str) -> tuple[Address, ...]:
+        """The resources a reference stands for: the levels of a ladder, or the one it names."""
         ...
 
     def of(self, ref: str) -> Context:
@@ -147,6 +183,10 @@ class Declaration(BaseModel):
 
     def check(self, context: Context) -> Iterable[str | tuple[str, str, str]]:
         """What is wrong with this declaration in its context: a summary each, or (summary, field, what to do). Pure."""
+        return ()
+
+    def claims(self, context: Context) -> Iterable[str]:
+        """What only one resource may hold, in words (`the path /etc/motd`, `port 8080`). Pure."""
         return ()
 
     def wanted(self, context: Context) -> Facts:

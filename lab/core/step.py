@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -28,10 +28,10 @@ class Step:
     batch: ClassVar[bool] = False
     """Whether steps of this verb that are ready together are performed by one call: `(steps, stages) -> list`."""
 
-    def describe(self) -> str:
-        """One line: the verb, then each field that is not its default."""
+    def describe(self, limit: int = 60) -> str:
+        """One line: the verb, then each field that is not its default, long values cut at `limit`."""
         shown = (
-            f"{f.name}={_short(v)}"
+            f"{f.name}={_short(v, limit) if f.name != 'mode' else f'{v:04o}'}"
             for f in dataclasses.fields(self)
             if (v := getattr(self, f.name)) != (f.default if f.default is not dataclasses.MISSING else None)
             and v not in ((), {}, "")
@@ -39,10 +39,10 @@ class Step:
         return " ".join([self.verb, *shown])
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, limit: int) -> str:
     text = value if isinstance(value, str) else repr(value)
     text = text.replace("\n", "⏎")
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    return text if len(text) <= limit else f"{text[: limit - 3]}…"
 
 
 class Stage(Protocol):
@@ -123,7 +123,8 @@ class Remove(Step):
 class Play(Step):
     """One item for a task list under `playbooks/`; items that are ready together share one Ansible run.
 
-    `role` names `playbooks/roles/ROLE`; `args` are its declared variables (`argument_specs`), secrets as references.
+    `role` names `playbooks/roles/ROLE`; `args` are its declared variables (`argument_specs`). A secret is given as a
+    reference in `secrets`: its value is written to a private file and the item says `NAME_file`.
     """
 
     verb: ClassVar[str] = "play"
@@ -133,3 +134,4 @@ class Play(Step):
     role: str
     args: Facts
     become: bool = True
+    secrets: Mapping[str, str] = field(default_factory=dict)

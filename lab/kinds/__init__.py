@@ -1,4 +1,4 @@
-"""One file per kind, found by walking this folder or the entry-point group `lab.kinds`; kinds never import each other."""
+"""One file per kind, found by walking this folder or the entry points `lab.kinds`; kinds never import each other."""
 
 from __future__ import annotations
 
@@ -33,5 +33,6 @@ def load(name: str) -> type[Declaration] | None:
         return found[0]
     if name in plugged():
         module_name, _, attribute = plugged()[name].partition(":")
-        return getattr(importlib.import_module(module_name), attribute)  # type: ignore[no-any-return]
+        plug: type[Declaration] = getattr(importlib.import_module(module_name), attribute)
+        return plug
     return None

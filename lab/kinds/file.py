@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from string import Template
 from typing import Any, ClassVar
 
@@ -74,6 +74,9 @@ class File(Declaration):
             yield f"the template uses ${e.args[0]}, which `values` does not give", "values", f"add `{e.args[0]}:`"
         except ValueError as e:
             yield f"the template is not valid: {e}", "template", "write a lone dollar sign as `$$`"
+
+    def claims(self, context: Context) -> Iterable[str]:
+        return (f"the path {context.path(self.path)}",)
 
     def text(self, context: Context) -> str:
         """The declared content, in the declared encoding. Pure."""

@@ -1,0 +1,158 @@
+"""HTTP as downloads need it: offline refusal, redirects that drop tokens, and errors sorted into retry and give up."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import json
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+from lab.core.problem import problem
+
+AGENT = "lab/1 (+stdlib)"
+BROKEN = (OSError, http.client.HTTPException, ssl.SSLError)
+"""What a connection raises when it drops, stalls or talks nonsense."""
+
+
+class Transient(Exception):
+    """It may work when tried again; `after` says in how many seconds the server wants to be asked."""
+
+    def __init__(self, text: str, after: float = 0) -> None:
+        super().__init__(text)
+        self.after = after
+
+
+class Refused(Exception):
+    """The server answered with an error that trying again does not mend."""
+
+    def __init__(self, code: int, url: str, headers: Mapping[str, str], body: bytes) -> None:
+        super().__init__(f"HTTP {code} from {url}")
+        self.code, self.url, self.headers, self.body = code, url, headers, body
+
+
+def loopback(url: str) -> bool:
+    """Whether a URL leads to this machine. Pure."""
+    host = urllib.parse.urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def allow(url: str, offline: bool) -> None:
+    """Raises where the URL may not be asked: not http(s), or not this machine while offline."""
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        raise problem(f"{shown(url)} cannot be fetched", why="only http, https and file are", do="name another source")
+    if offline and not loopback(url):
+        raise problem(
+            f"offline: {urllib.parse.urlsplit(url).hostname} is not asked",
+            why="`offline: true` refuses every connection but loopback",
+            do="set `offline: false`, or declare a `path:` that is here",
+        )
+
+
+def shown(url: str) -> str:
+    """The URL without what may be secret: user, password, query. Pure."""
+    u = urllib.parse.urlsplit(url)
+    return urllib.parse.urlunsplit((u.scheme, u.netloc.rpartition("@")[2], u.path, "", ""))
+
+
+class _Redirect(urllib.request.HTTPRedirectHandler):
+    def __init__(self, offline: bool) -> None:
+        self.offline = offline
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        allow(newurl, self.offline)
+        new = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if new is not None and urllib.parse.urlsplit(newurl)[:2] != urllib.parse.urlsplit(req.full_url)[:2]:
+            new.headers.pop("Authorization", None)
+        return new
+
+
+def open_(
+    url: str, headers: Mapping[str, str] | None = None, *, offline: bool, timeout: float = 30, method: str = "GET"
+) -> http.client.HTTPResponse:
+    """The response to a request, its body unread. Raises Transient, Refused, or Problems where it may not be asked."""
+    allow(url, offline)
+    request = urllib.request.Request(
+        urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]"),
+        headers={"User-Agent": AGENT, "Accept-Encoding": "identity", **(headers or {})},
+        method=method,
+    )
+    proxies = urllib.request.ProxyHandler({} if loopback(url) else None)
+    opener = urllib.request.build_opener(proxies, _Redirect(offline))
+    try:
+        return opener.open(request, timeout=timeout)
+    except urllib.error.HTTPError as e:
+        with e:
+            if e.code in (408, 425, 429) or e.code >= 500:
+                wait = e.headers.get("Retry-After", "")
+                raise Transient(f"HTTP {e.code}", min(float(wait), 60) if wait.isdigit() else 0) from e
+            try:
+                body = e.read(4096)
+            except BROKEN:
+                body = b""
+            raise Refused(e.code, url, dict(e.headers), body) from e
+    except urllib.error.URLError as e:
+        if isinstance(e.reason, ssl.SSLCertVerificationError):
+            raise problem(
+                f"{urllib.parse.urlsplit(url).hostname} shows a certificate that is not trusted",
+                why=e.reason.verify_message,
+                do="check the address, or set SSL_CERT_FILE to your network's certificates",
+            ) from e
+        raise Transient(str(e.reason)) from e
+    except BROKEN as e:
+        raise Transient(str(e) or type(e).__name__) from e
+
+
+def body(url: str, headers: Mapping[str, str] | None = None, *, offline: bool, limit: int = 64 << 20) -> bytes:
+    """A whole small answer, three times tried. Raises Refused, or Problems."""
+    return answer(url, headers, offline=offline, limit=limit)[0]
+
+
+def answer(
+    url: str, headers: Mapping[str, str] | None = None, *, offline: bool, limit: int = 64 << 20, tries: int = 4
+) -> tuple[bytes, Mapping[str, str]]:
+    """A whole small answer and its headers (names in lower case). Raises Refused, or Problems."""
+    import time
+
+    why = ""
+    for attempt in range(tries):
+        try:
+            with open_(url, headers, offline=offline) as response:
+                data = response.read(limit + 1)
+                length = response.headers.get("Content-Length", "")
+                if len(data) > limit:
+                    raise problem(f"{shown(url)} answers with more than {limit:,} bytes", do="check the address")
+                if length.isdigit() and len(data) < int(length):
+                    raise Transient(f"the answer ended after {len(data)} of {length} bytes")
+                return data, {k.lower(): v for k, v in response.headers.items()}
+        except Transient as e:
+            why, after = str(e), e.after
+        except BROKEN as e:
+            why, after = str(e) or type(e).__name__, 0
+        if attempt + 1 < tries:
+            time.sleep(after or 0.2 * 2**attempt)
+    raise unreachable(url, why)
+
+
+def unreachable(url: str, why: str) -> Exception:
+    """The problem that a server cannot be reached."""
+    host = urllib.parse.urlsplit(url).netloc.rpartition("@")[2]
+    return problem(f"{host} cannot be reached", why=f"{shown(url)}: {why}", do="check the network, then apply again")
+
+
+def json_(url: str, headers: Mapping[str, str] | None = None, *, offline: bool) -> tuple[Any, Mapping[str, str]]:
+    """A JSON answer and its headers. Raises Refused, or Problems where it is no JSON."""
+    data, found = answer(url, headers, offline=offline)
+    try:
+        return json.loads(data), found
+    except ValueError as e:
+        raise problem(f"{shown(url)} does not answer with JSON", do="check the endpoint's address") from e

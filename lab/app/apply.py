@@ -1,0 +1,229 @@
+"""apply: makes the machine what is declared, one durable record per finished resource."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lab import adapters
+from lab.adapters import git
+from lab.adapters.secrets import resolve
+from lab.app.lab import Lab
+from lab.app.plan import new_record
+from lab.app.plan import plan as make_plan
+from lab.apply.carry import Carrier, Deed
+from lab.apply.events import Event
+from lab.apply.results import Outcome, Result
+from lab.apply.walk import Walk
+from lab.core.address import Address
+from lab.core.change import Action, Change
+from lab.core.facts import Facts
+from lab.core.problem import Problem, Problems, problem
+from lab.core.record import Record
+from lab.core.step import Step
+from lab.ledger import generations, lock
+from lab.ledger.ledger import Ledger
+from lab.plan.plan import FORMAT, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What an apply did."""
+
+    plan: Plan
+    generation: int
+    results: Mapping[Address, Result]
+    interrupted: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything is left undone."""
+        return any(r.outcome is not Outcome.DONE for r in self.results.values())
+
+    def count(self, outcome: Outcome) -> int:
+        """How many changes ended so."""
+        return sum(1 for r in self.results.values() if r.outcome is outcome)
+
+
+Approve = Callable[[Plan], bool]
+Started = Callable[[Walk], None]
+
+
+def apply(
+    lab: Lab,
+    only: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    *,
+    saved: Path | None = None,
+    verb: str = "apply",
+    without: Sequence[str] = (),
+    allow_destroy: bool = False,
+    approve: Approve = lambda plan: True,
+    started: Started = lambda walk: None,
+) -> Applied | None:
+    """The lab is as declared, as far as could be done; None where `approve` said no.
+
+    Raises Problems where nothing may be done: another writer, a stale saved plan, a refused plan.
+    """
+    with lock.held(lab.state / "lock", verb) as told:
+        if told:
+            lab.tell(Event("say", text=told))
+        wanted = read_saved(lab, saved) if saved else None
+        if wanted:
+            only, exclude = wanted["only"], wanted["exclude"]
+        with closing(Ledger.write(lab.ledger_path, lab.id, lab.stamps)) as ledger:
+            found = make_plan(lab, only, exclude, verb=verb, without=without, allow_destroy=allow_destroy)
+            if wanted and wanted["digest"] != found.digest():
+                raise _stale(wanted, found)
+            if found.problems:
+                raise Problems(*found.problems)
+            _policy(lab)
+            _leave_to_others(lab, ledger)
+            if not found.todo:
+                return Applied(found, found.header.generation, {})
+            if not approve(found):
+                return None
+            return _carry_out(lab, ledger, found, verb, without, started)
+
+
+def _carry_out(lab: Lab, ledger: Ledger, found: Plan, verb: str, without: Sequence[str], started: Started) -> Applied:
+    origin = generations.Origin(
+        found.header.revision, git.patch(lab.root) if found.header.dirty else "", lab.profile, lab.overrides
+    )
+    declared = {
+        a: d.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        for a, d in lab.declarations.items()
+        if a not in set(without)
+    }
+    number = generations.begin(ledger, origin, verb, declared)
+    contents = {a: r.content for a, r in lab.records.items()}
+    carrier = Carrier(
+        {c.address: _deed(lab, c, number, contents) for c in found.todo},
+        ledger,
+        number,
+        lab.places,
+        adapters.performer,
+        resolve,
+        lab.world().note,
+        lab.tell,
+        contents=contents,
+    )
+    walk = Walk(carrier)
+    started(walk)
+    results = walk.run()
+    interrupted = walk.stop.is_set() or walk.cancel.is_set()
+    failed = any(r.outcome is not Outcome.DONE for r in results.values())
+    outcome = "interrupted" if interrupted else "failed" if failed else "done"
+    generations.finish(ledger, number, {k: v for k, v in found.summary.items() if v}, outcome)
+    ledger.stamp()
+    lab.hashes.save()
+    return Applied(found, number, results, interrupted)
+
+
+def _leave_to_others(lab: Lab, ledger: Ledger) -> None:
+    """What this profile declares no more, but another does, is that other's alone from now on."""
+    mine = lab.profile or "-"
+    left = [
+        replace(r, profiles=" ".join(p for p in r.profiles.split() if p != mine))
+        for a, r in lab.records.items()
+        if a not in lab.declarations and mine in r.profiles.split() and r.profiles != mine
+    ]
+    if left:
+        with ledger.transaction():
+            ledger.put(left)
+
+
+def _deed(lab: Lab, change: Change, generation: int, contents: Mapping[Address, str]) -> Deed:
+    before = lab.records.get(change.moved_from or change.address)
+    world = lab.world()
+    if change.action is Action.DESTROY:
+        assert before is not None
+
+        def destroy() -> Sequence[Step]:
+            if change.unknown:
+                raise problem(f"{change.address} cannot be observed, so it is left alone", why=change.unknown)
+            declaration = lab.revive(before)
+            return tuple(declaration.steps(change, lab.declared.context_for(change.address, declaration)))
+
+        def gone() -> Facts | None:
+            declaration = lab.revive(before)
+            return declaration.observe(world, lab.declared.context_for(change.address, declaration))
+
+        return Deed(change, destroy, gone, _never, (), before)
+    want = lab.wanted(change.address)
+    context = lab.context(change.address)
+    adopted = change.action is Action.ADOPT and before is None
+    if before is not None and change.action in (Action.ADOPT, Action.MOVE, Action.UPDATE):
+        adopted = before.adopted
+
+    def record(facts: Facts, content: str) -> Record:
+        return new_record(lab, change.address, want, facts, content, generation, contents, before, adopted=adopted)
+
+    return Deed(
+        change,
+        lambda: tuple(want.declaration.steps(change, context)),
+        lambda: want.declaration.observe(world, context),
+        record,
+        tuple(Address(a) for a in want.inputs["requires"]),
+        replace(before, address=change.address) if before else None,
+    )
+
+
+def _never(facts: Facts, content: str) -> Record:
+    raise AssertionError("a destroyed resource has no record")
+
+
+def _policy(lab: Lab) -> None:
+    policy = lab.head.get("apply") or {}
+    need = policy.get("require", "")
+    if not need:
+        return
+    head = git.head(lab.root)
+    if not head.revision:
+        raise problem(f"`apply.require: {need}` needs a git repository", do="commit the lab first")
+    if head.dirty:
+        raise problem(
+            "the working tree has uncommitted changes",
+            why=f"conf/lab.yaml says `apply.require: {need}`",
+            do="commit them",
+        )
+    if need == "merged" and not git.merged(lab.root):
+        raise problem(
+            f"commit {head.revision[:7]} is not merged",
+            why="conf/lab.yaml says `apply.require: merged`",
+            do="merge it first",
+        )
+
+
+def read_saved(lab: Lab, path: Path) -> dict[str, Any]:
+    """A saved plan, checked to be one and of this lab; Problems where it is not."""
+    try:
+        found = json.loads(path.read_text())
+        parts = (found["format"], found["lab_id"], found["digest"], found["changes"], found["only"], found["exclude"])
+    except OSError as e:
+        raise problem(f"the plan {path} cannot be read", why=e.strerror or "") from e
+    except (ValueError, KeyError, TypeError) as e:
+        raise problem(f"{path} is no saved plan", do="make one with `lab plan --out FILE`") from e
+    if parts[0] != FORMAT:
+        raise problem(f"{path} has plan format {parts[0]}, this Lab reads {FORMAT}", do="make a new one")
+    if parts[1] != lab.id:
+        raise problem(f"{path} is a plan for another lab", why=f"its id is {parts[1]}", do="use it in its own lab")
+    checked: dict[str, Any] = found
+    return checked
+
+
+def _stale(saved: Mapping[str, Any], now: Plan) -> Problems:
+    def essence(c: Mapping[str, Any]) -> tuple[Any, ...]:
+        return (c["action"], c["digest"], c["reason"])
+
+    before = {c["address"]: essence(c) for c in saved["changes"] if c["action"] != "none"}
+    after = {c.address: essence(c.to_json()) for c in now.todo}
+    differs = sorted(a for a in {*before, *after} if before.get(a) != after.get(Address(a)))
+    why = f"since then {', '.join(differs[:3])} changed" if differs else "the machine changed since then"
+    if saved["serial"] != now.header.serial and not differs:
+        why = "the lab was applied since then"
+    return Problems(Problem("the saved plan is stale", why=why, do="run `lab plan --out FILE` again and review it"))

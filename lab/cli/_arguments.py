@@ -1,0 +1,30 @@
+"""Arguments that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+
+def overrides(parser: argparse.ArgumentParser) -> None:
+    """Hydra overrides as positional words."""
+    parser.add_argument(
+        "overrides", nargs="*", metavar="OVERRIDE", help="Hydra overrides: profile=demo model.x.context=1 ~guest.y"
+    )
+
+
+def selection(parser: argparse.ArgumentParser) -> None:
+    """`--only` and `--exclude`."""
+    parser.add_argument("--only", action="append", default=[], metavar="GLOB", help="only these and what they need")
+    parser.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="not these, nor what needs them")
+
+
+def as_json(parser: argparse.ArgumentParser) -> None:
+    """`--json`."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def colour() -> bool:
+    """Whether standard output is a terminal that wants colour."""
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,168 @@
+"""The command line: finds the verb, opens the lab, prints, and turns problems into exit code 1."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from lab import __version__
+from lab.core.language import t, use
+from lab.core.problem import Problems, did_you_mean, problem
+
+_GROUPS = (
+    ("Declare", "init validate schema recipes config docs"),
+    ("Plan and apply", "plan apply destroy status show drift verify lock import rollback history state gc"),
+    ("Work", "run sweep runs logs stop resume reproduce compare generate bench serve models env frameworks track"),
+    ("Look ahead", "forecast advise calibrate"),
+    ("Host", "guest access backup restore rebuild bundle maintenance doctor"),
+)
+
+
+def verbs() -> dict[str, str]:
+    """Verb → its line of help, read from the first line of each module of this folder."""
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        name = path.stem.rstrip("_")
+        if path.stem.startswith("_") or name == "main":
+            continue
+        with path.open(encoding="utf-8") as f:
+            found[name] = f.readline().strip().strip('"').strip()
+    return found
+
+
+def help_text() -> str:
+    """`lab --help`: every verb in a line, on one screen. Pure but for reading the verbs."""
+    known = verbs()
+    lines = ["usage: lab [-C DIR] [-q | -v] VERB …", ""]
+    listed: set[str] = set()
+    for title, names in (*_GROUPS, ("More", " ".join(known))):
+        here = [n for n in names.split() if n in known and n not in listed]
+        if here:
+            lines.append(f"{t(title)}:")
+            lines += [f"  {n:<11} {t(_line(known[n]))}" for n in here]
+            listed.update(here)
+    lines += ["", t("`lab VERB --help` says more. Hydra overrides (`model.x.context=8192`) go on any verb that plans.")]
+    return "\n".join(lines)
+
+
+def _line(text: str) -> str:
+    head, _, rest = text.partition(": ")
+    return (rest if rest and " " not in head else text).rstrip(".")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes are problems, with the nearest flag."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises a Problem instead of exiting with 2."""
+        hint = ""
+        if "unrecognized arguments:" in message:
+            word = message.partition(": ")[2].split()[0].partition("=")[0]
+            flags = [o for a in self._actions for o in a.option_strings]
+            hint = did_you_mean(word, flags)
+        raise problem(f"{message}{hint}", do=f"see `{self.prog} --help`")
+
+
+def main(argv: Sequence[str], out: IO[str], err: IO[str]) -> int:
+    """One command; returns the exit code: 0 done, 1 a problem, 2 only under --detailed-exitcode, 130 interrupted."""
+    top = Parser(prog="lab", add_help=False, allow_abbrev=False)
+    top.add_argument("-C", dest="folder", default=".", metavar="DIR")
+    top.add_argument("-h", "--help", action="store_true")
+    top.add_argument("--version", action="store_true")
+    top.add_argument("-q", dest="quiet", action="store_true")
+    top.add_argument("-v", dest="verbose", action="store_true")
+    top.add_argument("rest", nargs=argparse.REMAINDER)
+    options = top.parse_args(list(argv))
+    if options.version:
+        print(f"lab {__version__}", file=out)
+        return 0
+    if options.help:
+        print(help_text(), file=out)
+        return 0
+    if not options.rest:
+        from lab.cli import _bare
+
+        return _bare.main(Path(options.folder), out)
+    verb, *words = options.rest
+    known = verbs()
+    if verb not in known:
+        raise problem(f"`{verb}` is no verb{did_you_mean(verb, known)}", do="see `lab --help`")
+    name = verb if (Path(__file__).parent / f"{verb}.py").exists() else f"{verb}_"
+    module = importlib.import_module(f"lab.cli.{name}")
+    parser = Parser(
+        prog=f"lab {verb}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-C", dest="folder", default=options.folder, metavar="DIR", help="the lab's folder")
+    parser.add_argument("-q", dest="quiet", action="store_true", default=options.quiet, help="say only what matters")
+    parser.add_argument("-v", dest="verbose", action="store_true", default=options.verbose, help="say more")
+    module.arguments(parser)
+    args = parser.parse_args(words)
+    if getattr(module, "ALONE", False):
+        return int(module.main(args))
+    return int(module.main(_open(args), args))
+
+
+def _open(args: argparse.Namespace) -> Any:
+    from lab.app.lab import Lab
+    from lab.cli._progress import Progress
+
+    overrides = getattr(args, "overrides", None) or ()
+    tell = Progress(sys.stderr, events=getattr(args, "json_events", False), quiet=args.quiet)
+    return Lab.find(Path(args.folder), overrides, tell)
+
+
+def run() -> NoReturn:
+    """The entry point `lab`."""
+    gc.set_threshold(200_000, 20, 20)  # a plan makes many small values and no cycles worth looking for
+    use(
+        os.environ.get("LAB_LANG")
+        or os.environ.get("LC_ALL")
+        or os.environ.get("LC_MESSAGES")
+        or os.environ.get("LANG", "")
+    )
+    try:
+        code = main(sys.argv[1:], sys.stdout, sys.stderr)
+        sys.stdout.flush()
+    except Problems as e:
+        _tell(e, sys.argv[1:])
+        code = 1
+    except KeyboardInterrupt:
+        print(t("Interrupted."), file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as e:
+        if os.environ.get("LAB_DEBUG"):
+            raise
+        from lab.apply.results import explained
+        from lab.core.problem import Problem
+
+        found = explained(e) or Problem(
+            f"{type(e).__name__}: {e}".splitlines()[0],
+            why="this is a fault in Lab, not in your declaration",
+            do="run it again with LAB_DEBUG=1 and report what it prints",
+        )
+        _tell(Problems(found), sys.argv[1:])
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(code)
+
+
+def _tell(e: Problems, argv: Sequence[str]) -> None:
+    if "--json" in argv:
+        import json
+
+        print(json.dumps({"format": 1, "problems": [p.to_json() for p in e.problems]}, indent=1, ensure_ascii=False))
+        return
+    for p in e.problems:
+        print(p if p.file else f"✗ {p}", file=sys.stderr)
+    if len(e.problems) > 1:
+        print(t("{n} problems. Nothing was changed.", n=len(e.problems)), file=sys.stderr)

@@ -1,0 +1,78 @@
+"""show: one resource: wanted, recorded and observed side by side, with the reason."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import Any
+
+from lab.app.lab import Lab
+from lab.app.status import Shown, show
+from lab.cli import _arguments
+from lab.core.facts import ABSENT
+from lab.plan.decide import shown as short
+from lab.plan.text import word
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `lab show`."""
+    parser.add_argument("address")
+    _arguments.as_json(parser)
+
+
+def main(lab: Lab, args: argparse.Namespace) -> int:
+    """Prints everything known of one resource."""
+    found = show(lab, args.address)
+    print(_json(found, args.address) if args.json else render(found, args.address))
+    return 0
+
+
+def render(s: Shown, address: str) -> str:
+    """The resource as text. Pure."""
+    lines = [address + (f"  ({s.where})" if s.where else "  (no longer declared)")]
+    if s.change is None:
+        lines.append("  it belongs to another profile")
+    elif str(s.change.action) == "none":
+        lines.append(f"  as declared{': ' + s.change.reason if s.change.reason else ''}")
+    else:
+        lines.append(f"  to {word(s.change)}: {s.change.reason}")
+    if s.recorded_at:
+        lines.append(f"  recorded {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(s.recorded_at))}")
+    lines.append(f"  digest {s.digest}")
+    if s.facts:
+        rows: list[tuple[str, ...]] = [("", "wanted", "recorded", "observed")]
+        rows += [(n, *(short(_flat(v)) for v in values)) for n, *values in s.facts]
+        widths = [max(len(r[i]) for r in rows) for i in range(4)]
+        lines.append("")
+        for row in rows:
+            mark = " " if row[0] == "" or len({v for v in row[1:] if v != "–"}) < 2 else "≠"
+            lines.append(f"{mark} " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+    for title, names in (("needs", s.needs), ("needed by", s.needed_by)):
+        if names:
+            lines.append(f"  {title}: {', '.join(names)}")
+    lines += [f"  generation {h['generation']}: {h['action']}, {h['reason']}" for h in s.history]
+    return "\n".join(lines)
+
+
+def _flat(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
+
+
+def _json(s: Shown, address: str) -> str:
+    facts = {
+        n: {k: v for k, v in (("wanted", w), ("recorded", r), ("observed", o)) if v is not ABSENT}
+        for n, w, r, o in s.facts
+    }
+    out = {
+        "address": address,
+        "where": s.where,
+        "digest": s.digest,
+        "facts": facts,
+        "declaration": s.declaration,
+        "needs": s.needs,
+        "needed_by": s.needed_by,
+        "history": s.history,
+        "change": s.change.to_json() if s.change else None,
+    }
+    return json.dumps(out, indent=1, ensure_ascii=False)

@@ -1,0 +1,306 @@
+"""Load: a lab's conf/ as declarations, or every problem it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lab import kinds
+from lab.core.address import Address, is_name
+from lab.core.facts import Facts
+from lab.core.host import Host
+from lab.core.kind import Declaration
+from lab.core.problem import Problem, Problems, did_you_mean
+from lab.declare import overrides as operations
+from lab.declare.blocks import Found, blocks, through_hydra
+from lab.declare.cache import Cache
+from lab.declare.check import check
+from lab.declare.conf import Conf, known_kinds, unused_group, walk
+from lab.declare.context import Surroundings
+from lab.declare.declared import Declared
+from lab.declare.head import Head, head
+from lab.declare.marks import locate
+from lab.declare.resolve import Blocks, Resolver, Unresolved
+from lab.declare.select import select
+from lab.declare.settings import Settings
+from lab.declare.words import Fault, faults
+
+
+def load(
+    root: Path,
+    overrides: Sequence[str] = (),
+    *,
+    profile: str | None = None,
+    cache: Path | None = None,
+    recorded: Callable[[str], Facts | None] | None = None,
+    machine: Callable[[], Host] | None = None,
+    lives: Path | None = None,
+) -> Declared:
+    """What the lab at `root` declares; raises Problems with all that is wrong, each with file and line.
+
+    `cache` is a folder for what can be computed again; `recorded` gives the ledger's facts by address; `machine`
+    reads the host that `host: auto` stands for; `lives` is where the lab is, where `root` is an exported commit of it.
+    Reads.
+    """
+    at = Path(root).absolute()
+    return Loading(at, overrides, profile, Cache(cache), recorded, machine or Host, lives or at).run()
+
+
+class Loading:
+    """One load: the problems found so far, and the steps that find them."""
+
+    def __init__(
+        self,
+        root: Path,
+        overrides: Sequence[str],
+        profile: str | None,
+        cache: Cache,
+        recorded: Callable[[str], Facts | None] | None,
+        machine: Callable[[], Host],
+        lives: Path,
+    ) -> None:
+        self.root, self.overrides, self.profile, self.cache = root, overrides, profile, cache
+        self.recorded, self.machine, self.lives = recorded, machine, lives.absolute()
+        self.problems: list[Problem] = []
+        self.conf: Conf = walk(root)
+        self.files: dict[Address, str] = {}
+        self.declarations: dict[Address, Declaration] = {}
+        self.ladders: dict[Address, tuple[Address, ...]] = {}
+        self.disabled: set[Address] = set()
+        self.broken: set[Address] = set()
+
+    def run(self) -> Declared:
+        """The steps, in order; raises at the end of the last one that can still find something."""
+        self.problems += self.conf.problems
+        composed, sound = Head(), True
+        if not self.conf.conf.is_dir():
+            sound = False
+        else:
+            try:
+                composed = head(self.conf, self.overrides, self.profile, self.cache)
+                used = {g.partition("/")[0].partition("@")[0] for g in composed.choices}
+                self.problems += filter(None, (unused_group(g, used) for g in self.conf.groups))
+            except Problems as e:
+                self.problems += e.problems
+                sound = False
+        tree, found = self._tree(composed, sound)
+        resolved = self._head(composed, tree) if sound else {}
+        self._declare(tree, found, Resolver(tree) if sound else None)
+        around = Surroundings(self.root, self.lives, resolved, self._host(resolved), self.cache, self.recorded)
+        around.declarations.update(sorted(self.declarations.items()))
+        around.ladders.update(self.ladders)
+        declared = Declared(self.root, resolved, composed.choices, around, self.files)
+        self.problems += check(declared, self.disabled, self.broken, partial=not sound)
+        if self.problems:
+            raise Problems(*dict.fromkeys(sorted(self.problems, key=_order)))
+        declared.digest()
+        return declared
+
+    def _tree(self, composed: Head, sound: bool) -> tuple[dict[str, Any], dict[str, Found]]:
+        """The head's values with the blocks of the chosen resources under their kinds, overrides applied."""
+        chosen = self._chosen(composed) if sound else None
+        tree: dict[str, Any] = {k: v for k, v in composed.values.items() if k not in known_kinds()}
+        found: dict[str, Found] = {}
+        for kind, names in self.conf.kinds.items():
+            wanted, wrong = select(chosen, kind, names)
+            self.problems += [self._in_head(text, ["resources", kind]) for text in wrong]
+            found[kind] = blocks(self.conf, kind, wanted, self.cache, self.problems)
+        needing = {k: f.hydra for k, f in found.items() if f.hydra}
+        for kind, made in (through_hydra(self.conf, needing, self.problems) if needing else {}).items():
+            found[kind].blocks.update(made)
+            found[kind].interpolated |= set(made)
+            for name in set(found[kind].hydra) - set(made):
+                del found[kind].blocks[name]
+                found[kind].broken.add(name)
+        for kind in known_kinds():
+            inline = composed.values.get(kind)
+            for name, block in inline.items() if isinstance(inline, dict) else ():
+                of_kind = found.setdefault(kind, Found())
+                if str(name) in self.conf.kinds.get(kind, ()) and str(name) not in of_kind.blocks:
+                    continue
+                of_kind.blocks[str(name)] = operations.overlay(of_kind.blocks.get(str(name), {}), block)
+                of_kind.interpolated.add(str(name))
+        if composed.operations:
+            self._override(composed, found)
+        for kind, of_kind in found.items():
+            tree[kind] = Blocks(of_kind.blocks)
+        return tree, found
+
+    def _override(self, composed: Head, found: dict[str, Found]) -> None:
+        plain = {k: f.blocks for k, f in found.items()}
+        fields = {k: _fields(k) for k in {op.top for op in composed.operations}}
+        self.problems += operations.apply(composed.operations, plain, fields)
+        for kind, of_kind in plain.items():
+            found.setdefault(kind, Found()).blocks = of_kind
+            if kind in fields:
+                found[kind].interpolated |= set(of_kind)
+
+    def _chosen(self, composed: Head) -> Mapping[str, Any] | None:
+        wanted = composed.values.get("resources")
+        if wanted is None:
+            return None
+        try:
+            wanted = Resolver(composed.values).value(wanted, ("resources",))
+        except Unresolved as e:
+            self.problems.append(self._in_head(e.summary, e.at, e.do))
+            return None
+        if not isinstance(wanted, dict):
+            self.problems.append(self._in_head("`resources` must be a mapping of kinds", ["resources"]))
+            return None
+        for kind in set(wanted) - {*known_kinds(), "*"}:
+            hint = did_you_mean(str(kind), known_kinds())
+            self.problems.append(self._in_head(f"resources: `{kind}` is no kind{hint}", ["resources", kind], key=True))
+        return wanted
+
+    def _head(self, composed: Head, tree: dict[str, Any]) -> dict[str, Any]:
+        """The resolved head, checked against its settings."""
+        resolver = Resolver(tree)
+        out: dict[str, Any] = {}
+        groups = {g.partition("/")[0].partition("@")[0] for g in composed.choices}
+        for key, value in composed.values.items():
+            if key in known_kinds():
+                continue
+            try:
+                out[key] = resolver.value(value, (key,))
+            except Unresolved as e:
+                self.problems.append(self._in_head(e.summary, e.at, e.do))
+        checked = {k: v for k, v in out.items() if k not in groups - set(Settings.model_fields)}
+        if "lab" not in checked and "lab" in composed.values:
+            return out
+        try:
+            settings = Settings.model_validate(checked)
+        except ValidationError as e:
+            for fault in faults(e, Settings, checked, ""):
+                do = fault.do
+                if fault.key and len(fault.path) == 1 and fault.summary.startswith("unknown"):
+                    do = "put values of your own under `vars:`"
+                self.problems.append(self._in_head(fault.summary, fault.path, do, key=fault.key))
+            return out
+        return {
+            **out,
+            "lab": settings.lab.model_dump(),
+            "apply": settings.apply.model_dump(),
+            "offline": settings.offline,
+            "moved": [m.model_dump(by_alias=True) for m in settings.moved],
+        }
+
+    def _host(self, resolved: Mapping[str, Any]) -> Host:
+        block = resolved.get("host")
+        block = dict(block) if isinstance(block, dict) else {}
+        if block.get("name", "auto") == "auto":
+            block = {**self.machine().model_dump(), **{k: v for k, v in block.items() if k != "name"}}
+        try:
+            return Host.model_validate(block)
+        except ValidationError as e:
+            for fault in faults(e, Host, block, "host"):
+                self.problems.append(self._in_head(fault.summary, ["host", *fault.path], fault.do, key=fault.key))
+            return Host()
+
+    def _declare(self, tree: Mapping[str, Any], found: Mapping[str, Found], resolver: Resolver | None) -> None:
+        """Blocks become declarations; what does not comes back as problems."""
+        for kind in sorted(found):
+            of_kind = found[kind]
+            self.broken |= {Address.of(kind, n) for n in of_kind.broken}
+            model = kinds.load(kind)
+            if model is None:
+                continue
+            ladders = getattr(model.expand, "__func__", None) is not getattr(Declaration.expand, "__func__", None)
+            validate = model.__pydantic_validator__.validate_python
+            known = self.conf.kinds.get(kind, {})
+            for name, block in of_kind.blocks.items():
+                address = Address(f"{kind}.{name}")
+                self.files[address] = f"conf/{kind}/{name}.yaml" if name in known else self._inline(kind, name)
+                if name in of_kind.interpolated:
+                    if resolver is None:
+                        self.broken.add(address)
+                        continue
+                    try:
+                        block = resolver.value(block, (kind, name))
+                    except Unresolved as e:
+                        self._fault(address, Fault(e.summary, e.at[2:], e.do))
+                        continue
+                if ladders and self._ladder(model, address, block):
+                    continue
+                try:
+                    self._keep(address, validate(block))
+                except ValidationError as e:
+                    for fault in faults(e, model, block, address):
+                        self._fault(address, fault)
+
+    def _ladder(self, model: type[Declaration], address: Address, block: Any) -> bool:
+        """Whether the block is a ladder; its levels are declared, each under its own address."""
+        try:
+            levels = model.expand(address.name, block) if isinstance(block, dict) else None
+        except (TypeError, ValueError, AttributeError, KeyError):
+            return False
+        if levels is None:
+            return False
+        made = []
+        for name, level in levels.items():
+            inner = Address.of(address.kind, name)
+            self.files[inner] = self.files[address]
+            if not is_name(name):
+                self._fault(address, Fault(f"`{name}` is no valid name for a level", ()))
+                continue
+            try:
+                self._keep(inner, model.model_validate(level))
+            except ValidationError as e:
+                for fault in faults(e, model, level, address):
+                    self._fault(address, fault)
+                self.broken.add(inner)
+            made.append(inner)
+        self.files.pop(address)
+        self.ladders[address] = tuple(made)
+        return True
+
+    def _keep(self, address: Address, declaration: Declaration) -> None:
+        if address in self.declarations:
+            other = self.files[address]
+            self._fault(address, Fault(f"{address} is declared twice", (), f"rename one; the other is in {other}"))
+        elif declaration.enabled:
+            self.declarations[address] = declaration
+        else:
+            self.disabled.add(address)
+
+    def _inline(self, kind: str, name: str) -> str:
+        options = [
+            f"profile/{self.profile}" if self.profile else "",
+            *(f"profile/{p}" for p in self.conf.groups.get("profile", ())),
+        ]
+        for file in ["lab", *filter(None, options)]:
+            path = self.root / "conf" / f"{file}.yaml"
+            if locate(path, [kind, name]) != locate(path, []):
+                return f"conf/{file}.yaml"
+        return "conf/lab.yaml"
+
+    def _fault(self, address: Address, fault: Fault) -> None:
+        self.broken.add(address)
+        file = self.files.get(address) or self.conf.file(address.kind, address.name)
+        line, column = locate(self.root / file, fault.path, key=fault.key)
+        self.problems.append(Problem(fault.summary, file=file, line=line, column=column, do=fault.do, address=address))
+
+    def _in_head(self, summary: str, path: Sequence[Any], do: str = "", *, key: bool = False) -> Problem:
+        """A problem of the head, in the file and line that hold the value."""
+        steps = list(path)
+        candidates = ["lab.yaml", *(f"profile/{p}.yaml" for p in self.conf.groups.get("profile", ()))]
+        if steps[:1] == ["host"]:
+            candidates = [f"host/{h}.yaml" for h in self.conf.groups.get("host", ())] + candidates
+        best = ("conf/lab.yaml", 1, 1)
+        for name in candidates:
+            inner = steps[1:] if name.startswith("host/") else steps
+            line, column = locate(self.conf.conf / name, inner, key=key)
+            if inner and (line, column) != locate(self.conf.conf / name, inner[:-1], key=key):
+                return Problem(summary, file=f"conf/{name}", line=line, column=column, do=do)
+        return Problem(summary, file=best[0], line=best[1], do=do)
+
+
+def _fields(kind: str) -> frozenset[str]:
+    model = kinds.load(kind)
+    return frozenset(f.alias or n for n, f in model.model_fields.items()) if model else frozenset()
+
+
+def _order(problem: Problem) -> tuple[str, int, int, str]:
+    return problem.file, problem.line, problem.column, problem.summary
