@@ -36,17 +36,18 @@ def _table() -> dict[str, Architecture]:
         for row in csv.DictReader(file):
             arch = reading.from_row({**row, "swa_or_global_overrides": row["overrides"]}).with_(source="catalogue")
             for name in (row["model"], *filter(None, row["aliases"].split("|"))):
-                table.setdefault(_key(name), arch)
+                table.setdefault(key(name), arch)
     return table
 
 
-def _key(name: str) -> str:
+def key(name: str) -> str:
+    """What two spellings of one model's name share. Pure."""
     return re.sub(r"[^a-z0-9.]", "", normal(name)).removeprefix("meta")
 
 
 def find(name: str) -> Architecture | None:
     """The published architecture of `name`; None where it is not known. Pure."""
-    found = _table().get(_key(name))
+    found = _table().get(key(name))
     return found.with_(name=name) if found else None
 
 

@@ -34,6 +34,8 @@ class Use:
     engine: str = ""
     """`llama.cpp`, `mlx`, …; empty for the format's own."""
     imatrix: bool = False
+    prompt: int | None = None
+    """Tokens of the prompt whose rate is asked; None for half of the context, at most 2,048."""
     depth: int | None = None
     """Tokens already in the context when the rate is asked; None for half of a short answer."""
 
@@ -41,6 +43,10 @@ class Use:
     def runs_on(self) -> str:
         """The engine."""
         return self.engine or ("mlx" if self.format == MLX else "llama.cpp")
+
+    def with_(self, **changes: Any) -> Use:
+        """The same use with other settings."""
+        return replace(self, **changes)
 
     def label(self) -> str:
         """`Q4_K_M` or `mlx 4-bit`, as people name it."""
@@ -125,7 +131,7 @@ def needs(
         buffer = memory.compute_buffer(
             arch, cache.pad(use.context), ubatch=use.ubatch, flash_attention=use.flash_attention
         )
-    peak = memory.peak(size, kv, buffer, engine) if size and kv else None
+    peak = memory.peak(arch, size, kv, buffer, context=use.context, engine=engine) if size and kv else None
     out = Needs(use, size, kv, buffer, peak)
     if host is not None:
         out = _rates(arch, out, host, calibration or {}, notes)
@@ -151,7 +157,7 @@ def _rates(arch: Architecture, out: Needs, host: Host, calibration: Mapping[str,
     per_token = speed.decode_seconds(
         arch, read, host, engine=use.runs_on, depth=depth, kv_type=use.kv_type, type=use.type, measured=found
     )
-    prompt = min(2048, max(use.context // 2, 1))
+    prompt = use.prompt or min(2048, max(use.context // 2, 1))
     start = use.depth or 0
     per_prompt = speed.prefill_seconds(
         arch, read, host, prompt, engine=use.runs_on, depth=start, type=use.type, measured=found

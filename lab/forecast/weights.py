@@ -9,6 +9,12 @@ from lab.forecast import gguf_mix, gguf_types, inventory
 from lab.forecast.architecture import NONE, SSM, WINDOW, Architecture
 from lab.forecast.families import traits
 from lab.forecast.gguf_mix import Group, Tensor
+from lab.forecast.gguf_types import canonical
+
+__all__ = [
+    "EXPERTS_MXFP4", "MODES", "RECIPES", "canonical", "gguf", "mix_traits", "mlx", "mlx_bytes", "mlx_runs",
+    "mlx_unquantized", "own", "published",
+]  # fmt: skip
 
 EXPERTS_MXFP4 = "experts-mxfp4"
 """What mlx-community names `MXFP4-Q8`: experts in mxfp4, all else in `bits` affine."""
@@ -45,7 +51,7 @@ def gguf(
     Exact by llama.cpp's rules; types whose mix depends on an importance matrix carry an interval. A file of another
     `publisher` follows the rules of its day, and that publisher's habits, where they are known. Pure.
     """
-    name = gguf_types.canonical(type)
+    name = canonical(type)
     if name is None or (not arch.tensors and inventory.missing(arch)):
         return None
     groups, about = inventory.groups(arch, mtp=mtp), mix_traits(arch)
