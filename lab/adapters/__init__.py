@@ -18,6 +18,9 @@ PERFORMERS = {
     "drop_view": "lab.adapters.fetch:drop",
     "resolve_model": "lab.adapters.resolve:resolve",
     "play": "lab.adapters.ansible:perform",
+    "lock-env": "lab.adapters.envlock:lock",
+    "install-env": "lab.adapters.envs:install",
+    "remove-env": "lab.adapters.envs:remove",
 }
 """Step verb → `module:function(step, stage)`."""
 
@@ -26,6 +29,7 @@ OBSERVERS = {
     "group": "lab.adapters.files:group",
     "account": "lab.adapters.accounts:account",
     "acl": "lab.adapters.accounts:acl",
+    "env": "lab.adapters.envs:observe",
 }
 """Question of `World.ask` → `module:function(**details)`; reads only."""
 
