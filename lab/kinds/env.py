@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
@@ -13,7 +13,7 @@ from lab.core.change import Action, Change
 from lab.core.envspec import LOCKED, PLATFORMS, combine, inputs_digest, moves, package
 from lab.core.facts import Facts
 from lab.core.forecast import Estimate, Forecast
-from lab.core.kind import Context, Declaration, Ref
+from lab.core.kind import Context, Declaration, RefTo
 from lab.core.secret import Secret
 from lab.core.step import Step
 from lab.core.steps_envs import InstallEnv, LockEnv, RemoveEnv
@@ -62,7 +62,7 @@ class Env(Declaration):
     """What single platforms ask for besides: `osx-arm64: {pip: [mlx]}`."""
     template: str = ""
     """A template of `recipes/env/` to start from."""
-    extends: Ref[env] | None = None  # type: ignore[valid-type]
+    extends: Annotated[Address, RefTo("env")] | None = None
     """Another env whose spec this one adds to."""
     variables: Mapping[str, str] = {}
     """Environment variables of everything that runs in it."""
@@ -182,7 +182,7 @@ class Env(Declaration):
                 yield (
                     f"{path} is not the file that was locked: edited, or of another commit",
                     "",
-                    f"restore it from git, or run `lab lock {context.address}`",
+                    "restore it from git, or remove its summary beside it and lock again",
                 )
 
     def claims(self, context: Context) -> tuple[str, ...]:
