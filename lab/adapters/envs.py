@@ -57,7 +57,7 @@ def install(step: InstallEnv, stage: Stage) -> Facts:
             damaged = prefix.damage(str(here), 2)
             if not damaged or _repair(step, stage, here, lock, damaged):
                 said = f"repaired {prefix.summary(damaged)}" if damaged else ""
-                _stamp(here, {**stamp, "variables": dict(step.variables or {})})
+                _stamp(here, {**stamp, "spec": lock["inputs"], "variables": dict(step.variables or {})})
                 return {"content_digest": stamp["content_digest"], "said": said}
         return _build(step, stage, link, lock)
 
@@ -89,6 +89,7 @@ def _build(step: InstallEnv, stage: Stage, link: Path, lock: dict[str, Any]) -> 
             "format": 1,
             "name": step.name,
             "platform": step.platform,
+            "spec": lock["inputs"],
             "lock": part["digest"],
             "content_digest": content,
             "python": version,

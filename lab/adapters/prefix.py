@@ -24,6 +24,8 @@ from lab.core.facts import Facts
 OURS = ".lab"
 SHOWN = 20
 """How many damaged files are named; the rest are counted."""
+TOLD = ("spec", "lock", "content_digest", "platform", "python", "bytes")
+"""What of a stamp is told to the plan."""
 _ASIDE = {"__pycache__", OURS}
 _VOLATILE = ("/RECORD", "/direct_url.json", "/uv_cache.json", "/REQUESTED", "/INSTALLER")
 
@@ -48,17 +50,15 @@ def observe(link: str, depth: int = 0) -> dict[str, Any] | None:
     stamp = read_stamp(prefix)
     if stamp is None:
         return None if not os.path.isdir(prefix) else {"prefix": prefix, "state": "not finished"}
-    facts = {k: stamp[k] for k in ("lock", "content_digest", "platform", "python") if stamp.get(k)}
+    facts: dict[str, Any] = {k: stamp[k] for k in TOLD if stamp.get(k)}
     facts["prefix"] = prefix
     if stamp.get("variables"):
         facts["variables"] = stamp["variables"]
     damaged = damage(prefix, depth)
     facts["state"] = summary(damaged)
-    if damaged:
-        named = sorted(damaged)[:SHOWN]
-        facts["files"] = {rel: damaged[rel] for rel in named}
-        if len(damaged) > SHOWN:
-            facts["files"]["…"] = f"and {len(damaged) - SHOWN} more"
+    facts["files"] = {rel: damaged[rel] for rel in sorted(damaged)[:SHOWN]}
+    if len(damaged) > SHOWN:
+        facts["files"]["…"] = f"and {len(damaged) - SHOWN} more"
     return facts
 
 
@@ -290,7 +290,3 @@ def _anywhere(rel: str) -> str:
     parts = rel.split("/")
     return "/".join(["lib", "python", *parts[2:]]) if parts[0] == "lib" and parts[1].startswith("python3.") else rel
 
-
-def facts_of(stamp: Facts) -> Facts:
-    """The part of a stamp that is told to the plan. Pure."""
-    return {k: stamp[k] for k in ("lock", "content_digest", "platform", "python") if stamp.get(k)}

@@ -141,9 +141,8 @@ class Env(Declaration):
 
     def contents(self, context: Context) -> Facts:
         here = self.here(context)
-        if not here:
-            return {"lock": None}
-        return {"lock": here["digest"], "packages": dict(here.get("packages", {}))}
+        old = here or (context.lock or {}).get("platforms", {}).get(context.host.platform, {})
+        return {"lock": here.get("digest"), "packages": dict(old.get("packages", {}))}
 
     def check(self, context: Context) -> Iterator[str | tuple[str, str, str]]:
         if self.template:
@@ -189,7 +188,11 @@ class Env(Declaration):
         return (self.link(context),)
 
     def wanted(self, context: Context) -> Facts:
-        facts: dict[str, Any] = {"link": self.link(context), "state": "intact"}
+        facts: dict[str, Any] = {
+            "link": self.link(context),
+            "spec": inputs_digest(self.spec(context)),
+            "state": "intact",
+        }
         if here := self.here(context):
             facts["lock"] = here["digest"]
         if variables := self.spec(context).get("variables"):
@@ -231,7 +234,7 @@ class Env(Declaration):
 
     def forecast(self, change: Change, context: Context) -> Forecast:
         here = self.here(context)
-        if change.action in (Action.DESTROY, Action.ADOPT, Action.MOVE):
+        if here and (change.recorded or {}).get("lock") == here["digest"]:
             return Forecast()
         if here:
             known = here.get("download")
