@@ -23,6 +23,9 @@ PERFORMERS = {
     "quantize": "lab.adapters.gguf_quant:quantize",
     "quantize_mlx": "lab.adapters.mlx_quant:quantize_mlx",
     "play": "lab.adapters.ansible:perform",
+    "lock-env": "lab.adapters.envlock:lock",
+    "install-env": "lab.adapters.envs:install",
+    "remove-env": "lab.adapters.envs:remove",
 }
 """Step verb → `module:function(step, stage)`."""
 
@@ -31,6 +34,7 @@ OBSERVERS = {
     "group": "lab.adapters.files:group",
     "account": "lab.adapters.accounts:account",
     "acl": "lab.adapters.accounts:acl",
+    "env": "lab.adapters.envs:observe",
 }
 """Question of `World.ask` → `module:function(**details)`; reads only."""
 
