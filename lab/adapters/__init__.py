@@ -13,6 +13,8 @@ from lab.core.problem import problem
 PERFORMERS = {
     "write": "lab.adapters.files:write",
     "remove": "lab.adapters.files:remove",
+    "execute": "lab.adapters.supervisor:execute",
+    "forget_runs": "lab.adapters.experiments:forget",
 }
 """Step verb → `module:function(step, stage)`."""
 

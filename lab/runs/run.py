@@ -73,7 +73,8 @@ class RunSpec:
             env = {**{k: str(self.cores) for k in _THREADS}, **env}
         if self.call:
             spec["argv"] = [self.python, "-m", "lab.sdk.call"]
-            env["PYTHONPATH"] = os.pathsep.join(p for p in (*self.path, env.get("PYTHONPATH", "")) if p)
+            if "PYTHONPATH" not in env:
+                env["PYTHONPATH"] = os.pathsep.join([*self.path, str(_HOME)])
         env.setdefault("PYTHONHASHSEED", str(self.seed % 2**32))
         env.setdefault("PYTHONUNBUFFERED", "1")
         spec["env"] = env

@@ -183,7 +183,7 @@ class Supervisor:
                 paused += now - last
             last = now
             if timeout and time.time() - began - paused > float(timeout):
-                return self.end("timed out", f"it ran longer than {timeout:g} s")
+                self.end("timed out", f"it ran longer than {timeout:g} s")
             if now < next_sample and not (limit and sampler):
                 continue
             with contextlib.suppress(Exception):
@@ -192,7 +192,7 @@ class Supervisor:
 
                     sampler = Sampler(pid)
                 if limit and (used := sampler.memory()) > limit:
-                    return self.end("out of memory", f"it used {used / 1e6:.0f} MB of the {limit / 1e6:.0f} MB it may")
+                    self.end("out of memory", f"it used {used / 1e6:.0f} MB of the {limit / 1e6:.0f} MB it may")
                 if now >= next_sample:
                     next_sample = now + every
                     figures = sampler.read(self.folder.path)
@@ -202,7 +202,7 @@ class Supervisor:
             if stop := self.spec.get("stop"):
                 with contextlib.suppress(Exception):
                     if reason := importlib.import_module("lab.runs.early").reached(self.folder, stop):
-                        return self.end("finished", reason)
+                        self.end("finished", reason)
 
     def _pump(self, log: IO[bytes]) -> None:
         """What the program prints goes to its log line by line, secrets masked, declared patterns read as metrics."""
