@@ -26,6 +26,8 @@ PERFORMERS = {
     "lock-env": "lab.adapters.envlock:lock",
     "install-env": "lab.adapters.envs:install",
     "remove-env": "lab.adapters.envs:remove",
+    "execute": "lab.adapters.supervisor:execute",
+    "forget_runs": "lab.adapters.experiments:forget",
 }
 """Step verb → `module:function(step, stage)`."""
 
