@@ -17,12 +17,15 @@ PERFORMERS = {
     "keep": "lab.adapters.fetch:keep",
     "drop_view": "lab.adapters.fetch:drop",
     "resolve_model": "lab.adapters.resolve:resolve",
+    "play": "lab.adapters.ansible:perform",
 }
 """Step verb → `module:function(step, stage)`."""
 
 OBSERVERS = {
     "user": "lab.adapters.files:user",
     "group": "lab.adapters.files:group",
+    "account": "lab.adapters.accounts:account",
+    "acl": "lab.adapters.accounts:acl",
 }
 """Question of `World.ask` → `module:function(**details)`; reads only."""
 

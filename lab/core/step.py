@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -123,7 +123,8 @@ class Remove(Step):
 class Play(Step):
     """One item for a task list under `playbooks/`; items that are ready together share one Ansible run.
 
-    `role` names `playbooks/roles/ROLE`; `args` are its declared variables (`argument_specs`), secrets as references.
+    `role` names `playbooks/roles/ROLE`; `args` are its declared variables (`argument_specs`). A secret is given as a
+    reference in `secrets`: its value is written to a private file and the item says `NAME_file`.
     """
 
     verb: ClassVar[str] = "play"
@@ -133,3 +134,4 @@ class Play(Step):
     role: str
     args: Facts
     become: bool = True
+    secrets: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,307 @@
+"""guest: a person who may use the lab and cannot harm it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from lab.core import guest_files as text
+from lab.core.address import Address
+from lab.core.change import Action, Change
+from lab.core.facts import Facts
+from lab.core.forecast import Forecast
+from lab.core.kind import Context, Declaration, Ref
+from lab.core.step import Play, Step
+from lab.core.units import parse_size, size
+from lab.core.world import World
+
+KEY = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-\S+|sk-\S+) ([A-Za-z0-9+/=]+)(?: (.*))?")
+ACCOUNT = "^[a-z_][a-z0-9_-]{0,30}$"
+
+
+class Limits(BaseModel):
+    """What a guest may take at most. On macOS memory is not enforced, and neither is it on any system per person."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    memory: str = ""
+    """Address space of each process, `8GiB`."""
+    processes: int | None = Field(None, ge=8)
+    """Processes at once."""
+    file: str = ""
+    """The largest file they may write, `2GB`."""
+    cpu: int | None = Field(None, ge=1)
+    """CPU seconds of each process."""
+    open_files: int | None = Field(None, ge=64)
+    """Files open at once in each process."""
+    sessions: int = Field(4, ge=1)
+    """Logins at once."""
+
+    @field_validator("memory", "file")
+    @classmethod
+    def _size(cls, value: str) -> str:
+        if value:
+            parse_size(value)
+        return value
+
+    def numbers(self) -> dict[str, int]:
+        """The limits that are set: bytes, counts, seconds. Pure."""
+        named = {"processes": self.processes, "cpu": self.cpu, "open_files": self.open_files}
+        sizes = {k: parse_size(v) for k, v in (("memory", self.memory), ("file", self.file)) if v}
+        return {**sizes, **{k: v for k, v in named.items() if v is not None}}
+
+
+class Guest(Declaration):
+    """A person with an account of their own, keys, an end, limits, and the right to use what is named and no more.
+
+        guest/ann.yaml:  keys: [keys/ann.pub]   expires: 2027-03-01   may: [env.mlx, model.tiny_lm]
+
+    Destroying it ends their sessions, archives (or deletes) their home and removes every trace of the account.
+    """
+
+    kind: ClassVar[str] = "guest"
+    fixed: ClassVar[frozenset[str]] = frozenset({"account"})
+    holds_data: ClassVar[bool] = True
+
+    account: str = Field("", pattern=ACCOUNT + "|^$")
+    """The login name; empty for the resource's own name."""
+    person: str = Field("", pattern="^[^:\\n,]*$")
+    """Who they are."""
+    keys: tuple[str, ...] = Field(min_length=1)
+    """Public ssh keys: the line itself, or a file of the repository that holds lines."""
+    expires: str = Field("", pattern=r"^(\d{4}-\d\d-\d\d)?$")
+    """The first day they can no longer log in."""
+    hours: str = Field("", pattern=r"^(([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d)?$")
+    """When they may log in, `09:00-18:00`, in the machine's own zone."""
+    may: tuple[Ref["env", "model", "quantization", "dataset", "experiment", "sweep", "evaluation"], ...] = ()
+    """What they may use: environments, models and data are readable to them, experiments they may start."""
+    shell: bool = True
+    """Whether they get a shell; else only `lab guest …`."""
+    limits: Limits = Limits()
+    """What they may take at most."""
+    message: str = ""
+    """A line of greeting."""
+    home: str = Field("archive", pattern="^(archive|delete)$")
+    """What becomes of their home when they go."""
+    hide_processes: bool = False
+    """Whether every user of the machine sees only their own processes (Linux; `/proc` with hidepid=2)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _after_what_they_use(cls, block: Any) -> Any:
+        if isinstance(block, Mapping) and isinstance(block.get("may"), (list, tuple)):
+            made = {"env", "model", "quantization", "dataset"}
+            order = [m for m in block["may"] if isinstance(m, str) and m.partition(".")[0] in made and "." in m]
+            return {**block, "after": tuple(dict.fromkeys([*block.get("after", ()), *order]))}
+        return block
+
+    def requires(self) -> tuple[Address, ...]:
+        """Only `needs`: a guest follows what they may use, and is not changed when it changes. Pure."""
+        return tuple(Address(n) for n in self.needs)
+
+    def contents(self, context: Context) -> Facts:
+        return {k: context.content(context.path(k)) for k in self.keys if not KEY.fullmatch(k)}
+
+    def name(self, context: Context) -> str:
+        """The login name. Pure."""
+        return self.account or context.address.partition(".")[2]
+
+    def key_lines(self, context: Context) -> list[str]:
+        """The public keys, one line each. Pure."""
+        out: list[str] = []
+        for key in self.keys:
+            found = key if KEY.fullmatch(key) else context.text(context.path(key)) or ""
+            out += [x.strip() for x in found.splitlines() if x.strip() and not x.startswith("#")]
+        return out
+
+    def check(self, context: Context) -> Iterator[str | tuple[str, str, str]]:
+        if not re.fullmatch(ACCOUNT, self.name(context)):
+            yield f"{self.name(context)} cannot be a login name", "account", "give one of a-z, 0-9, _ and -"
+        for key in self.keys:
+            if not KEY.fullmatch(key) and context.text(context.path(key)) is None:
+                why = "a private key" if "PRIVATE KEY" in key else "neither a public key nor a file of the repository"
+                yield f"a key of {context.address} is {why}", "keys", "give the line of the .pub file, or its path"
+        for line in self.key_lines(context):
+            if (m := KEY.fullmatch(line)) is None or not _is_key(m[1], m[2]):
+                yield f"a key of {context.address} is not a public ssh key", "keys", "copy the line of the .pub file whole"
+        home = context.path("~")
+        if home != "/" and PurePosixPath(context.store).is_relative_to(home) and self.may:
+            yield (
+                f"the store {context.store} is inside your home, which guests may not enter",
+                "may",
+                "set `lab.store` to a folder outside it, such as /srv/lab",
+            )
+
+    def claims(self, context: Context) -> tuple[str, ...]:
+        return (self.name(context),)
+
+    def grants(self, context: Context) -> dict[str, str]:
+        """Folder or file → `read`, and each folder on the way from the store → `enter`. Pure."""
+        out: dict[str, str] = {}
+        for ref in self.may:
+            facts = context.declaration(ref).wanted(context.of(ref))
+            path = next((str(facts[k]) for k in ("prefix", "path", "folder") if facts.get(k)), "")
+            if not path.startswith("/"):
+                continue
+            for parent in PurePosixPath(path).parents:
+                if PurePosixPath(parent).is_relative_to(context.store):
+                    out.setdefault(str(parent), "enter")
+            out[path] = "read"
+        return out
+
+    def closed(self, context: Context) -> list[str]:
+        """Folders no guest may enter. Pure."""
+        home = context.path("~")
+        return sorted({p for p in (home, context.root, context.state, context.store) if p not in ("/", "")})
+
+    def files(self, context: Context) -> dict[str, tuple[str, str]]:
+        """Path → (content, mode) of what root keeps for this guest. Pure."""
+        name, folder = self.name(context), f"{text.FOLDER}/{self.name(context)}"
+        numbers = self.limits.numbers()
+        shown = {k: size(v) if k in ("memory", "file") else str(v) for k, v in numbers.items()}
+        may = sorted(str(m) for m in self.may)
+        out = {
+            f"{folder}/authorized_keys": text.authorized_keys(self.key_lines(context), self.expires),
+            f"{folder}/rules": text.rules(self.expires, self.hours, self.shell, numbers),
+            f"{folder}/guide": text.guide(
+                name, str(context.lab.get("name") or "the lab"), self.message, may, self.expires, self.hours, shown, self.shell
+            ),
+            f"{folder}/rights.json": json.dumps({"guest": name, "may": may, "expires": self.expires}, indent=1) + "\n",
+        }
+        if not context.host.platform.startswith("osx"):
+            out[f"/etc/security/limits.d/60-lab-{name}.conf"] = text.pam(name, numbers, self.limits.sessions)
+        return {path: (content, "0644") for path, content in out.items()}
+
+    def shared(self) -> dict[str, tuple[str, str]]:
+        """Path → (content, mode) of what all guests share. Pure."""
+        return {text.SESSION: (text.session(), "0755"), text.MATCH: (text.match(), "0644")}
+
+    def wanted(self, context: Context) -> Facts:
+        files = {**self.shared(), **self.files(context)}
+        return {
+            "account": self.name(context),
+            "person": self.person,
+            "shell": "/bin/bash",
+            "groups": [text.GROUP],
+            "expires": self.expires or "never",
+            "files": {p: f"{mode} {_sum(content)}" for p, (content, mode) in files.items()},
+            "grants": self.grants(context),
+            "closed": {p: "none" for p in self.closed(context)},
+        }
+
+    def observe(self, world: World, context: Context) -> Facts | None:
+        name = self.name(context)
+        account = world.ask("account", name=name)
+        recorded = context.recorded(context.address) or {}
+        paths = [*self.shared(), *self.files(context)]
+        own = [p for p in {*paths, *recorded.get("files", {})} if f"/{name}" in p or f"-{name}." in p]
+        if account is None and not any(world.stat(p) for p in own):
+            return None
+        files = {}
+        for path in sorted({*paths, *own}):
+            if (stat := world.stat(path)) is not None:
+                by = "" if stat.uid == 0 else f" owner {stat.uid}"
+                files[path] = f"{stat.mode:04o} {(world.sha256(path) or '')[:16]}{by}"
+        granted = {p: None for p in {*self.grants(context), *recorded.get("grants", {})}}
+        rights = {p: world.ask("acl", path=p, user=name) for p in sorted(granted)}
+        closed = {p: world.ask("acl", path=p, group=text.GROUP) for p in self.closed(context)}
+        return {
+            **(account or {"account": "absent"}),
+            "files": files,
+            "grants": {p: r for p, r in rights.items() if r},
+            "closed": {p: r for p, r in closed.items() if r},
+        }
+
+    def steps(self, change: Change, context: Context) -> Iterator[Step]:
+        recorded = change.recorded or {}
+        if change.action is Action.DESTROY:
+            yield Play("guest", self._gone(str(recorded.get("account") or self.name(context)), recorded, context))
+            return
+        was = str(recorded.get("account") or self.name(context))
+        if was != self.name(context):
+            yield Play("guest", self._gone(was, recorded, context))
+        grants, before = self.grants(context), {**recorded.get("grants", {})}
+        name = self.name(context)
+        rights = {"read": "rX", "enter": "x"}
+        yield Play(
+            "guest",
+            {
+                "state": "present",
+                "name": name,
+                "shell": "/bin/bash",
+                "comment": self.person,
+                "groups": [],
+                "expires": self.expires,
+                "files": _items(self.files(context)),
+                "shared": [
+                    {**f, "validate": "sshd"} if f["path"] == text.MATCH else f
+                    for f in _items(self.shared())
+                ],
+                "grants": [
+                    {"path": p, "who": f"u:{name}", "permissions": rights[r], "recursive": r == "read"}
+                    for p, r in sorted(grants.items())
+                ],
+                "revoked": _revoked(name, {p: r for p, r in before.items() if p not in grants}),
+                "deny": self.closed(context),
+                "deny_store": context.store if grants else "",
+                "last_uid": f"{context.state}/guests/last_uid",
+                "hide": self.hide_processes,
+            },
+        )
+
+    def _gone(self, name: str, recorded: Facts, context: Context) -> dict[str, Any]:
+        archive = f"{context.state}/guests/{name}-{change_stamp(recorded)}.tar.gz" if self.home == "archive" else ""
+        files = recorded.get("files") or {**self.shared(), **self.files(context)}
+        own = [p for p in files if p not in self.shared()]
+        return {
+            "state": "absent",
+            "name": name,
+            "files": [{"path": p} for p in own],
+            "shared": [{"path": p} for p in self.shared()],
+            "revoked": _revoked(name, recorded.get("grants") or self.grants(context)),
+            "deny": sorted(recorded.get("closed") or self.closed(context)),
+            "deny_store": context.store,
+            "archive": archive,
+            "hide": self.hide_processes,
+        }
+
+    def forecast(self, change: Change, context: Context) -> Forecast:
+        if not context.host.platform.startswith("osx"):
+            return Forecast()
+        missing = [k for k in ("memory", "cpu") if k in self.limits.numbers()]
+        notes = [f"macOS does not enforce limits.{k} for every process" for k in missing]
+        return Forecast(notes=(*notes, "macOS has no account expiry: the key and the session end it"))
+
+
+def change_stamp(recorded: Facts) -> str:
+    """A short name that is the same each time the same guest is removed: a removal begun twice archives once. Pure."""
+    return hashlib.sha256(json.dumps(recorded, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def _is_key(kind: str, data: str) -> bool:
+    try:
+        raw = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    length = int.from_bytes(raw[:4], "big")
+    return raw[4 : 4 + length].decode("ascii", "replace") == kind and len(raw) > 4 + length
+
+
+def _sum(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _items(files: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
+    return [{"path": p, "content": c, "mode": m} for p, (c, m) in files.items()]
+
+
+def _revoked(name: str, grants: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [{"path": p, "who": f"u:{name}", "recursive": r == "read"} for p, r in sorted(grants.items())]

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files, folders and single lines."""
+
+from __future__ import annotations
+
+import grp
+import os
+import platform
+import pwd
+import shutil
+import stat
+import tempfile
+
+from .machine import Failed
+
+
+def file(machine, path, state="file", content="", mode="0644", owner="root", group=None, validate=None, tree=False):
+    """`path` is a file with exactly this content, a folder, or absent; a file that does not validate is put back."""
+    if state == "absent":
+        absent(machine, path, tree)
+        return
+    if state == "directory":
+        if not os.path.isdir(path):
+            machine.note("made {}".format(path))
+            if not machine.check:
+                os.makedirs(path, int(mode, 8))
+    else:
+        write(machine, path, content.encode(), mode, validate)
+    attributes(machine, path, mode, owner, group)
+
+
+def absent(machine, path, tree=False):
+    """Nothing is at `path`; a folder only goes when it is empty, or with `tree`."""
+    if not os.path.lexists(path):
+        return
+    if os.path.isdir(path) and not os.path.islink(path):
+        if tree:
+            machine.note("removed {} and all in it".format(path))
+            if not machine.check:
+                shutil.rmtree(path)
+        elif not os.listdir(path):
+            machine.note("removed {}".format(path))
+            if not machine.check:
+                os.rmdir(path)
+        return
+    machine.note("removed {}".format(path))
+    if not machine.check:
+        os.unlink(path)
+
+
+def write(machine, path, data, mode, validate):
+    """The content is in place, whole: written beside, then renamed; the old one returns where `validate` refuses."""
+    old = None
+    if os.path.isdir(path):
+        raise Failed("{} is a directory".format(path), "move it away")
+    if os.path.exists(path):
+        with open(path, "rb") as f:
+            old = f.read()
+    if old == data:
+        return
+    machine.note("wrote {}".format(path))
+    if machine.check:
+        return
+    place(path, data, mode)
+    if validate:
+        refused = sshd(machine) if validate == "sshd" else command(machine, validate)
+        if refused:
+            if old is None:
+                os.unlink(path)
+            else:
+                place(path, old, mode)
+            raise Failed("{} was refused: {}".format(path, refused), "the old one was put back; mend the declaration")
+
+
+def command(machine, argv):
+    """Why a command refuses; empty where it does not."""
+    status, out, err = machine.ask(*argv)
+    return (err or out).strip() or "status {}".format(status) if status else ""
+
+
+def sshd(machine):
+    """Why sshd refuses its whole configuration; empty where it does not, or where there is no sshd."""
+    if platform.system() == "Linux" and not os.path.isdir("/run/sshd"):
+        os.mkdir("/run/sshd", 0o755)  # sshd's unit makes it; `sshd -t` refuses to look at anything without it
+    status, _out, err = machine.ask("/usr/sbin/sshd", "-t")
+    if status in (0, 127) or "no hostkeys available" in err:
+        return ""
+    return " ".join(err.split()) or "status {}".format(status)
+
+
+def place(path, data, mode):
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    fd, temporary = tempfile.mkstemp(prefix=".lab.", dir=folder)
+    try:
+        with os.fdopen(fd, "wb") as f:
+            f.write(data)
+            os.fchmod(f.fileno(), int(mode, 8))
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+
+
+def attributes(machine, path, mode, owner, group):
+    """Mode and owner are as declared."""
+    if not os.path.lexists(path):
+        return
+    is_ = os.lstat(path)
+    if stat.S_IMODE(is_.st_mode) != int(mode, 8):
+        machine.note("mode of {} is {}".format(path, mode))
+        if not machine.check:
+            os.chmod(path, int(mode, 8))
+    try:
+        user = pwd.getpwnam(owner)
+        uid, gid = user.pw_uid, grp.getgrnam(group).gr_gid if group else user.pw_gid
+    except KeyError:
+        if machine.check:
+            return
+        raise Failed("{} cannot be given to {}".format(path, owner), "declare a user that exists") from None
+    if (is_.st_uid, is_.st_gid) != (uid, gid):
+        machine.note("owner of {} is {}".format(path, owner))
+        if not machine.check:
+            os.chown(path, uid, gid)
+
+
+def line(machine, path, line, state="present", create=True, mode="0644"):
+    """The file has this line once, or not at all; an emptied file that Lab would have made goes."""
+    lines = []
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as f:
+            lines = f.read().splitlines()
+    elif state == "absent" or not create:
+        return
+    if (line in lines) == (state == "present"):
+        return
+    kept = [*lines, line] if state == "present" else [x for x in lines if x != line]
+    machine.note("{} {} {}".format(line, "in" if state == "present" else "no longer in", path))
+    if machine.check:
+        return
+    if not kept and create:
+        os.unlink(path)
+        return
+    keep = "{:04o}".format(stat.S_IMODE(os.stat(path).st_mode)) if os.path.exists(path) else mode
+    place(path, "".join(x + "\n" for x in kept).encode(), keep)

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operations by name. Each takes the machine and its own arguments, is idempotent, and fails with `Failed`."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+from . import acl, darwin, files, linux, sessions, services
+from .machine import Failed
+
+if platform.system() == "Darwin":
+    accounts = darwin
+else:
+    accounts = linux
+
+OPS = {
+    "group": accounts.group,
+    "account": accounts.account,
+    "retire": accounts.retire,
+    "file": files.file,
+    "line": files.line,
+    "acl": acl.acl,
+    "end_sessions": sessions.end,
+    "leftovers": sessions.leftovers,
+    "archive": sessions.archive,
+    "unit": services.unit,
+    "reload": services.reload,
+    "command": services.command,
+    "proc": services.proc,
+}
+
+
+def perform(machine, op):
+    """One operation, `{op: NAME, ...}`; an operation `{op: last, folder, ops}` acts only where a folder is empty."""
+    arguments = dict(op)
+    name = arguments.pop("op")
+    if name == "last":
+        if not os.path.isdir(arguments["folder"]) or not os.listdir(arguments["folder"]):
+            for inner in arguments["ops"]:
+                perform(machine, inner)
+        return
+    if name not in OPS:
+        raise Failed("no operation is called {}".format(name), "update the playbooks and the module together")
+    OPS[name](machine, **arguments)

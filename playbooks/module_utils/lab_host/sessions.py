@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is left of a person: processes, stray files, a home."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import tarfile
+import time
+
+PLACES = ("/tmp", "/var/tmp", "/dev/shm", "/private/tmp", "/private/var/tmp", "/var/spool/cron", "/var/mail")
+
+
+def end(machine, name):
+    """No process of the account is left."""
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return
+    for _ in range(100):
+        if machine.ask("pgrep", "-u", name)[0] == 1:
+            return
+        machine.run("pkill", "-KILL", "-u", name, fine=(0, 1), said="ended the processes of {}".format(name))
+        if machine.check:
+            return
+        time.sleep(0.05)
+
+
+def leftovers(machine, name, places=()):
+    """Files of the account outside its home are removed from places anyone may write, so that no later uid owns them."""
+    try:
+        uid = pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return
+    for top in (*PLACES, *places):
+        for folder, folders, names in os.walk(top, topdown=False):
+            for each in (os.path.join(folder, n) for n in (*names, *folders)):
+                if os.lstat(each).st_uid != uid:
+                    continue
+                machine.note("removed {}".format(each))
+                if machine.check:
+                    continue
+                if os.path.isdir(each) and not os.path.islink(each):
+                    os.chown(each, 0, 0) if os.listdir(each) else os.rmdir(each)
+                else:
+                    os.unlink(each)
+
+
+def archive(machine, name, to):
+    """The account's home is in a tar file that only root reads; made once, whole or not at all."""
+    try:
+        home = pwd.getpwnam(name).pw_dir
+    except KeyError:
+        return
+    if not os.path.isdir(home) or os.path.exists(to):
+        return
+    machine.note("archived {} as {}".format(home, to))
+    if machine.check:
+        return
+    os.makedirs(os.path.dirname(to), mode=0o700, exist_ok=True)
+    fd = os.open(to + ".part", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "wb") as f:
+        with tarfile.open(fileobj=f, mode="w:gz") as tar:
+            tar.add(home, arcname=name)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(to + ".part", to)
