@@ -28,6 +28,7 @@ PERFORMERS = {
     "remove-env": "lab.adapters.envs:remove",
     "execute": "lab.adapters.supervisor:execute",
     "forget_runs": "lab.adapters.experiments:forget",
+    "play": "lab.adapters.ansible:perform",
 }
 """Step verb → `module:function(step, stage)`."""
 
