@@ -77,7 +77,10 @@ def patch(root: Path, limit: int = 1 << 20) -> str:
     """What is not committed below `root`, as a diff against HEAD, new files included; cut at `limit` characters."""
     import git
 
-    with contextlib.suppress(git.exc.GitError, ValueError), git.Repo(root, search_parent_directories=True) as repo:
+    with (
+        contextlib.suppress(git.exc.GitError, git.exc.ODBError, ValueError),
+        git.Repo(root, search_parent_directories=True) as repo,
+    ):
         text = str(repo.git.diff("HEAD", "--binary", "--", str(root)))
         for name in repo.git.ls_files("--others", "--exclude-standard", "--", str(root)).splitlines():
             with contextlib.suppress(OSError, UnicodeDecodeError):
@@ -93,16 +96,19 @@ def merged(root: Path, branches: tuple[str, ...] = ("main", "master")) -> bool:
     """Whether the checked-out commit is part of the main branch (its remote's where it has one)."""
     import git
 
-    with contextlib.suppress(git.exc.GitError, ValueError), git.Repo(root, search_parent_directories=True) as repo:
+    with (
+        contextlib.suppress(git.exc.GitError, git.exc.ODBError, ValueError),
+        git.Repo(root, search_parent_directories=True) as repo,
+    ):
         for name in (*(f"origin/{b}" for b in branches), *branches):
-            with contextlib.suppress(git.exc.GitError, ValueError, IndexError, KeyError):
+            with contextlib.suppress(git.exc.GitError, git.exc.ODBError, ValueError, IndexError, KeyError):
                 return bool(repo.is_ancestor(repo.head.commit, repo.commit(name)))
     return False
 
 
 @contextlib.contextmanager
-def exported(root: Path, revision: str) -> Iterator[Path]:
-    """The lab as it was at a commit, in a temporary folder."""
+def exported(root: Path, revision: str, patch: str = "") -> Iterator[Path]:
+    """The lab as it was at a commit (with `patch` on top), in a temporary folder."""
     import io
     import tarfile
 
@@ -115,11 +121,24 @@ def exported(root: Path, revision: str) -> Iterator[Path]:
     with repo, tempfile.TemporaryDirectory(prefix="lab-") as folder:
         try:
             commit = repo.commit(revision)
-        except (git.exc.GitError, ValueError, IndexError) as e:
+        except (git.exc.GitError, git.exc.ODBError, ValueError, IndexError) as e:
             raise problem(f"git knows no revision `{revision}`", do="see `git log --oneline --all`") from e
         archive = io.BytesIO()
         repo.archive(archive, commit.hexsha)
         archive.seek(0)
         with tarfile.open(fileobj=archive) as tar:
             tar.extractall(folder, filter="data")
-        yield Path(folder) / root.resolve().relative_to(Path(str(repo.working_tree_dir)).resolve())
+        if patch:
+            done = subprocess.run(
+                ["git", "apply", "--whitespace=nowarn", "-"], cwd=folder, input=patch, capture_output=True, text=True
+            )
+            if done.returncode:
+                raise problem(
+                    "what was not committed then cannot be put back",
+                    why=done.stderr.strip()[:300],
+                    do="commit before apply",
+                )
+        lab = Path(folder) / root.resolve().relative_to(Path(str(repo.working_tree_dir)).resolve())
+        if not (lab / "conf" / "lab.yaml").is_file():
+            raise problem(f"there was no lab here at {revision}", do="see `git log -- conf/lab.yaml`")
+        yield lab

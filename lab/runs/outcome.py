@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ def judged(folder: RunFolder, code: int | None, ended: str, reason: str) -> dict
         elif promised:
             found |= {"state": "failed", "reason": f"it promised the metric {promised[0]} and never logged it"}
         found["outputs"] = outputs
+        made = {n: o["sha256"] for n, o in outputs.items()} or found["metrics"]
+        found["content"] = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
     return found
 
 
@@ -52,20 +55,23 @@ def measured(folder: RunFolder) -> tuple[dict[str, Any], list[str]]:
         if not path.exists():
             missing.append(name)
             continue
-        sha256, size, files = tree(path)
-        found[name] = {"path": str(path), "sha256": sha256, "bytes": size, "files": files}
+        found[name] = {"path": str(path), **tree(path)}
     return found, missing
 
 
-def tree(path: Path) -> tuple[str, int, int]:
-    """SHA-256, bytes and number of files of a file or of a folder (over `hash  relative/path` lines, sorted). Reads."""
+def tree(path: Path) -> dict[str, Any]:
+    """`sha256` and `bytes` of a file; of a folder also each file's `hashes` and `sizes` by relative path. Reads.
+
+    A folder's hash is over its sorted `hash  relative/path` lines, as `sha256sum` would list them.
+    """
     if path.is_file():
-        return _sha256(path), path.stat().st_size, 1
-    total, lines = 0, []
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        lines.append(f"{_sha256(file)}  {file.relative_to(path).as_posix()}\n")
-        total += file.stat().st_size
-    return hashlib.sha256("".join(sorted(lines, key=lambda s: s[66:])).encode()).hexdigest(), total, len(lines)
+        return {"sha256": _sha256(path), "bytes": path.stat().st_size}
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    hashes = {p.relative_to(path).as_posix(): _sha256(p) for p in files}
+    sizes = {p.relative_to(path).as_posix(): p.stat().st_size for p in files}
+    lines = "".join(f"{h}  {n}\n" for n, h in sorted(hashes.items()))
+    whole = hashlib.sha256(lines.encode()).hexdigest()
+    return {"sha256": whole, "bytes": sum(sizes.values()), "hashes": hashes, "sizes": sizes}
 
 
 def _sha256(path: Path) -> str:

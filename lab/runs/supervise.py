@@ -81,6 +81,7 @@ class Supervisor:
         result |= {"attempts": attempt, "started": self.began, "ended": time.time()}
         result["seconds"] = result["ended"] - self.began
         self.folder.write("result.json", result)
+        self._afterwards()
         fcntl.flock(self.lease, fcntl.LOCK_UN)
         if tracker is not None:
             tracker.end()
@@ -138,6 +139,19 @@ class Supervisor:
             env["LAB_RESUME"] = "1"
         return env
 
+    def _afterwards(self) -> None:
+        """What the experiment asks for after a run; what goes wrong there is noted, the result stands."""
+        wrong = []
+        for name in self.spec.get("after", ()):
+            try:
+                module, _, attribute = name.partition(":")
+                getattr(importlib.import_module(module), attribute)(self.folder)
+            except Exception as e:
+                wrong.append(str(e) or type(e).__name__)
+                self._log(f"lab: {name}: {type(e).__name__}: {e}\n")
+        if self.spec.get("after"):
+            self.folder.write("after.json", {"wrong": wrong})
+
     # --- ending it ----------------------------------------------------------------------------------------------
 
     def end(self, why: str, reason: str) -> None:
@@ -183,7 +197,7 @@ class Supervisor:
                 paused += now - last
             last = now
             if timeout and time.time() - began - paused > float(timeout):
-                return self.end("timed out", f"it ran longer than {timeout:g} s")
+                self.end("timed out", f"it ran longer than {timeout:g} s")
             if now < next_sample and not (limit and sampler):
                 continue
             with contextlib.suppress(Exception):
@@ -192,7 +206,7 @@ class Supervisor:
 
                     sampler = Sampler(pid)
                 if limit and (used := sampler.memory()) > limit:
-                    return self.end("out of memory", f"it used {used / 1e6:.0f} MB of the {limit / 1e6:.0f} MB it may")
+                    self.end("out of memory", f"it used {used / 1e6:.0f} MB of the {limit / 1e6:.0f} MB it may")
                 if now >= next_sample:
                     next_sample = now + every
                     figures = sampler.read(self.folder.path)
@@ -202,7 +216,7 @@ class Supervisor:
             if stop := self.spec.get("stop"):
                 with contextlib.suppress(Exception):
                     if reason := importlib.import_module("lab.runs.early").reached(self.folder, stop):
-                        return self.end("finished", reason)
+                        self.end("finished", reason)
 
     def _pump(self, log: IO[bytes]) -> None:
         """What the program prints goes to its log line by line, secrets masked, declared patterns read as metrics."""

@@ -1,10 +1,10 @@
 """The small room that user code may import inside runs; it imports nothing of ours.
 
-    import lab.sdk as lab
-    run = lab.init()                    # inside `lab run` or `lab apply`: the run in hand; else a run of its own
-    lr = lab.config["lr"]
-    lab.log({"loss": 0.5}, step=3)      # microseconds: a line in a file, never a network call
-    lab.finish()                        # optional: the end of the program says it as well
+import lab.sdk as lab
+run = lab.init()                    # inside `lab run` or `lab apply`: the run in hand; else a run of its own
+lr = lab.config["lr"]
+lab.log({"loss": 0.5}, step=3)      # microseconds: a line in a file, never a network call
+lab.finish()                        # optional: the end of the program says it as well
 """
 
 from __future__ import annotations

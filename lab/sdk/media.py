@@ -94,9 +94,7 @@ def _array(values: Any, path: Path) -> None:
     colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     raw = b"".join(
         b"\0"
-        + bytes(
-            min(255, max(0, round(v * scale))) for p in row for v in (p if isinstance(p, (list, tuple)) else (p,))
-        )
+        + bytes(min(255, max(0, round(v * scale))) for p in row for v in (p if isinstance(p, (list, tuple)) else (p,)))
         for row in rows
     )
 

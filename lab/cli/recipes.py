@@ -1,0 +1,38 @@
+"""recipes: the complete fragments one starts from: labs, envs, models, experiments."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lab.core.problem import problem
+from lab.declare import shipped
+
+ALONE = True
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `lab recipes`."""
+    parser.add_argument("kind", nargs="?", help="only recipes of this kind")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Prints each recipe with its first line."""
+    root = shipped.find("recipes")
+    if root is None:
+        raise problem("no recipes came with this Lab", do="install it anew")
+    for kind in sorted(p for p in root.iterdir() if p.is_dir() and args.kind in (None, p.name)):
+        for recipe in sorted(kind.iterdir()):
+            print(f"  {kind.name + '/' + recipe.stem:<32}  {_first_line(recipe)}")
+    print("Start a lab from one with `lab init DIR --recipe NAME`.")
+    return 0
+
+
+def _first_line(path: Path) -> str:
+    files = [path] if path.is_file() else sorted(path.glob("README.md")) or sorted(path.rglob("*.yaml"))
+    for file in files[:1]:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            text = line.lstrip("# ").strip()
+            if text and not text.startswith(("yaml-language-server", "-")):
+                return text[:80]
+    return ""
