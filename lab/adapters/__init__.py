@@ -29,6 +29,8 @@ PERFORMERS = {
     "execute": "lab.adapters.supervisor:execute",
     "forget_runs": "lab.adapters.experiments:forget",
     "play": "lab.adapters.ansible:perform",
+    "sweep": "lab.adapters.optuna_sweep:search",
+    "forget_sweep": "lab.adapters.optuna_sweep:forget",
 }
 """Step verb → `module:function(step, stage)`."""
 

@@ -73,7 +73,9 @@ def _need(name: str) -> None:
     try:
         __import__(package)
     except ImportError:
-        raise problem(f"the sampler {name} needs {package}, which is not installed", do=f"pip install {package}") from None
+        raise problem(
+            f"the sampler {name} needs {package}, which is not installed", do=f"pip install {package}"
+        ) from None
 
 
 def _grid(optuna: Any) -> Any:

@@ -25,7 +25,11 @@ class OptunaStudy:
         self.distributions = {d.name: distribution(d) for d in self.space.dimensions}
         directions = ["maximize" if goal == "max" else "minimize" for goal in step.objective.values()]
         self.study = self.optuna.create_study(
-            study_name=step.study, storage=storage, directions=directions, load_if_exists=True, pruner=pruner(step.pruner)
+            study_name=step.study,
+            storage=storage,
+            directions=directions,
+            load_if_exists=True,
+            pruner=pruner(step.pruner),
         )
         self._guard(step)
         self.study.sampler = sampler(step.sampler, self.space, step.seed, self.drawn())

@@ -30,7 +30,7 @@ _COMPARISONS = (ast.LtE, ast.Lt, ast.GtE, ast.Gt, ast.Eq)
 
 
 class Rule:
-    """`width * layers <= 4096`: one comparison of two sides made of numbers, dotted names, + - * / // % and a few functions.
+    """`width * layers <= 4096`: one comparison of two sides of numbers, dotted names, + - * / // % and a few functions.
 
     Raises ValueError where the text is something else.
     """

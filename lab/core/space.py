@@ -121,7 +121,9 @@ def _choice(name: str, values: Any, when: Mapping[str, tuple[Scalar, ...]]) -> D
         raise ValueError(f"{name}: list its values: [a, b]")
     for v in values:
         if not (v is None or isinstance(v, (str, int, float, bool))):
-            raise ValueError(f"{name}: a choice among lists or mappings cannot be stored; name them, and choose the name")
+            raise ValueError(
+                f"{name}: a choice among lists or mappings cannot be stored; name them, and choose the name"
+            )
         if isinstance(v, float) and not math.isfinite(v):
             raise ValueError(f"{name}: {v} is no value to try")
     seen: list[tuple[type, Scalar]] = []
@@ -150,13 +152,17 @@ class Space:
         for d in dimensions:
             for parent, values in d.when.items():
                 if parent not in by_name:
-                    raise ValueError(f"{d.name}: `when` names {parent}, which is not searched{did_you_mean(parent, by_name)}")
+                    raise ValueError(
+                        f"{d.name}: `when` names {parent}, which is not searched{did_you_mean(parent, by_name)}"
+                    )
                 above = by_name[parent]
                 if above.count() is None:
                     raise ValueError(f"{d.name}: `when` needs a parent with countable values; {parent} is continuous")
                 for v in values:
                     if v not in above.values():
-                        raise ValueError(f"{d.name}: `when: {{{parent}: {v}}}` never happens; {parent} has no such value")
+                        raise ValueError(
+                            f"{d.name}: `when: {{{parent}: {v}}}` never happens; {parent} has no such value"
+                        )
         self.dimensions: tuple[Dimension, ...] = tuple(_ordered(by_name))
 
     @classmethod

@@ -200,7 +200,7 @@ class Sweep:
         others = {n: v for n, v in metrics.items() if n not in self.metrics and math.isfinite(v)}
         if others:
             self.tuner.note(number, "metrics", others)
-        excess = self._excess({**metrics, **self._all(live.trial)})
+        excess = self._excess({**metrics, **self.all(live.trial.params)})
         if isinstance(excess, str):
             self.tuner.note(number, "reason", excess)
             return self._tell(live, "failed", (), result, excess)
@@ -224,8 +224,9 @@ class Sweep:
             values.append(float(value))
         return values, ""
 
-    def _all(self, trial: Proposed) -> dict[str, Any]:
-        return {**_flat(self.step.spec.get("params") or {}), **trial.params}
+    def all(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Every parameter of a trial by its dotted name: the experiment's own, and what was drawn. Pure."""
+        return {**_flat(self.step.spec.get("params") or {}), **params}
 
     def _excess(self, values: Mapping[str, Any]) -> dict[str, float] | str:
         """Each constraint's excess; a text where one cannot be told."""
@@ -272,7 +273,7 @@ class Sweep:
             self.problem = problem(
                 f"{self.step.study} was ended: its first {len(counted)} trials all failed",
                 why=reason,
-                do=f"look at `lab logs {self.executor.folder(max(self.ended)).id}`, mend the experiment, and sweep again",
+                do=f"see `lab logs {self.executor.folder(max(self.ended)).id}`, mend the experiment, and sweep again",
             )
 
     problem: Problems | None = None
@@ -296,7 +297,7 @@ class Sweep:
                 break
             self.waiting = None
             moved = True
-            if found := self.reusable(self._all(trial)) if self.reusable else None:
+            if found := self.reusable(self.all(trial.params)) if self.reusable else None:
                 self.tuner.note(trial.number, "reused", found.id)
                 self._judge_reused(trial, found)
                 continue
@@ -315,7 +316,7 @@ class Sweep:
             if trial is None:
                 return None
             self.drawn += 1
-            values = self._all(trial)
+            values = self.all(trial.params)
             known = [r for r in self.rules if r.names <= values.keys()]
             excess = {r.text: r.excess(values) for r in known}
             if all(v <= 0 for v in excess.values()):

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lab.runs.folder import RunFolder
 from lab.runs import run
+from lab.runs.folder import RunFolder
 from lab.runs.run import Handle, RunSpec, launch
 
 Spec = Callable[[int, Mapping[str, Any]], tuple[RunSpec, Mapping[str, Any]]]
@@ -47,5 +47,3 @@ class Local:
 
     def close(self) -> None:
         """Nothing: trials belong to their supervisors."""
-
-
