@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,11 @@ def _bars(ax: Any, weights: Mapping[str, float]) -> None:
 
 def _contour(ax: Any, done: Sequence[Ended], x: str, y: str, at: int, metric: str) -> None:
     have = [t for t in done if x in t.params and y in t.params]
-    marks = ax.scatter(
-        [t.params[x] for t in have], [t.params[y] for t in have], c=[t.values[at] for t in have], cmap="viridis_r"
-    )
+    xs, ys = [t.params[x] for t in have], [t.params[y] for t in have]
+    values = [t.values[at] for t in have]
+    marks = ax.scatter(xs, ys, c=values, cmap="viridis_r", edgecolors="k", zorder=3)
+    with contextlib.suppress(ValueError, RuntimeError):  # all points on a line
+        ax.tricontourf(xs, ys, values, levels=12, cmap="viridis_r", alpha=0.8)
     for name, put in ((x, ax.set_xscale), (y, ax.set_yscale)):
         found = scale(have, name)
         if found is not None and found.log:
