@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.bench_engine [--sizes 100,1000,10000] [--write]
 
-Prints Markdown; `--write` puts it into docs/performance.md. A peer that is not installed is left out and named. Each peer
-is given the same N small files to keep, already as declared, and asked what it would do.
+Prints Markdown; `--write` puts it into docs/performance.md. A peer that is not installed is named and left out. Each is
+given the same N small files to keep, already as declared, and asked what it would do.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ENV = {"PYTHONPATH": str(REPO)}
 
 
 def lab(root: Path, n: int) -> dict[str, Figures]:
-    """Lab's figures for N files: plan before (cold, warm), apply, and plans after with nothing, one, and all changed."""
+    """Lab's figures for N files: plan before, apply, and plans after with nothing, one, and all changed."""
     (root / "conf/file").mkdir(parents=True)
     (root / "conf/lab.yaml").write_text(f"lab: {{name: bench, id: 00000000-bench, store: {root}/store}}\n")
 
@@ -99,7 +99,8 @@ def report(sizes: list[int]) -> str:
         for name, build in PEERS.items():
             root = Path(tempfile.mkdtemp(prefix="peer-bench-"))
             command = build(root, n)
-            peers.setdefault(name, {})[n] = best(command, root, runs=1).cell() if command else "–"
+            figures = measure(command, root) if command else None
+            peers.setdefault(name, {})[n] = "–" if figures is None else figures.cell() if not figures.code else "failed"
             shutil.rmtree(root)
     head = "| | " + " | ".join(f"{n:,}" for n in sizes) + " |\n|---|" + "---|" * len(sizes)
     rows = [f"| {name} | " + " | ".join(columns[n][name].cell() for n in sizes) + " |" for name in columns[sizes[0]]]
@@ -111,8 +112,8 @@ def report(sizes: list[int]) -> str:
     helped = best([*LAB, "--help"], REPO, ENV)
     return "\n".join(
         [
-            f"Measured with Python {platform.python_version()} on {platform.system()} {platform.machine()},"
-            " CPU seconds (user and system) and peak memory of the whole process.",
+            f"Measured with Python {platform.python_version()} on {platform.system()} {platform.machine()}:"
+            + " CPU seconds (user and system) and peak memory of the whole process.",
             "",
             head,
             *rows,
@@ -123,7 +124,7 @@ def report(sizes: list[int]) -> str:
             *other,
             "",
             f"`lab --help` takes {helped.cpu * 1000:.0f} ms CPU, `python -c pass` {floor.cpu * 1000:.0f} ms"
-            f" (budget: 3 × that and 60 ms).",
+            + " (budget: 3 × that and 60 ms).",
         ]
     )
 
