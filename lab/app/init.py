@@ -154,5 +154,8 @@ def _commit(root: Path) -> str:
         return str(repository.head.commit.hexsha)
     except (git.GitError, OSError) as e:
         said = str(getattr(e, "stderr", "") or e).strip().splitlines()
-        raise problem("the files are written, but git could not commit them", why=said[-1] if said else "",
-                      do=f"install git, then run: git -C {root} init && git -C {root} add -A && git -C {root} commit") from None  # fmt: skip
+        raise problem(
+            "the files are written, but git could not commit them",
+            why=said[-1] if said else "",
+            do=f"install git, then in {root}: git init && git add -A && git commit",
+        ) from None

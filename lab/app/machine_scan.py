@@ -23,7 +23,7 @@ _PREFIXES = (
 
 
 def declared(home: Path) -> tuple[dict[str, str], list[str]]:
-    """Address → the text of its file, for everything found below `home`; and what cannot be declared, and why. Reads."""
+    """Address → text of its file, for all that is found below `home`; and what cannot be declared, and why. Reads."""
     from lab.adapters.scan import scan
 
     out: dict[str, str] = {}

@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> int:
         from_machine=args.from_machine,
     )
     print(
-        f"A lab stands in {made.root}: {len(made.files)} files from the recipe `{made.recipe}`, commit {made.commit[:7]}."
+        f"A lab stands in {made.root}: {len(made.files)} files of the recipe `{made.recipe}`, commit {made.commit[:7]}."
     )
     for address in made.found:
         print(f"  found  {address}")

@@ -19,7 +19,7 @@ _TEXT = {"type": "string", "pattern": r"\$\{|^\?\?\?$"}
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """The schema of each kind's files by kind, and those of `lab`, `profile` and `host`. Pure but for importing kinds."""
+    """The schema of each kind's files by kind, and those of `lab`, `profile` and `host`. Pure."""
     out = {}
     for kind in known_kinds():
         model = kinds.load(kind)
@@ -46,6 +46,9 @@ def of_model(model: type[BaseModel], name: str, description: str) -> dict[str, A
     for inner in [made, *made.get("$defs", {}).values()]:
         if "properties" in inner:
             inner["properties"] = {k: _or_text(v) for k, v in inner["properties"].items()}
+    for field, info in model.model_fields.items():
+        if info.description:
+            made["properties"][info.alias or field].setdefault("description", info.description)
     made["properties"]["defaults"] = {"type": "array", "description": "Hydra's defaults list: files to start from."}
     required = made.pop("required", [])
     if required:
