@@ -1,1 +1,25 @@
-"""Memory, throughput, disk and time arithmetic; pure."""
+"""Memory, throughput, disk and time arithmetic; pure.
+
+arch = reading.from_config(config)                       # or from_gguf, from_row, from_lock, catalogue.find(name)
+model(arch, format="gguf", type="Q4_K_M", context=32768, host=host)   # a Forecast for a plan
+needs(arch, Use(type="Q4_K_M", context=32768), host)                  # the same in its parts
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lab.core.forecast import Forecast
+from lab.core.host import Host
+from lab.forecast.architecture import Architecture
+from lab.forecast.use import Needs, Use, needs
+
+__all__ = ["Architecture", "Needs", "Use", "model", "needs"]
+
+
+def model(
+    arch: Architecture, *, host: Host | None = None, calibration: Mapping[str, Any] | None = None, **use: Any
+) -> Forecast:
+    """What running a model as declared takes; `use` are the fields of `Use`. Pure."""
+    return needs(arch, Use(**use), host, calibration).forecast()

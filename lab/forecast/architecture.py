@@ -75,6 +75,10 @@ class Architecture:
     ple: int = 0
     """Width of per-layer embeddings (Gemma 3n, Gemma 4 E)."""
     ple_vocab: int = 0
+    double_wide: bool = False
+    """Whether layers that share keys and values have a feed-forward twice as wide (Gemma 4 E2B)."""
+    tower: int | None = None
+    """Bytes of the image or audio tower as published, where known."""
     ssm: Mapping[str, int] = field(default_factory=dict)
     """Linear or state-space layers: `k_heads, v_heads, k_dim, v_dim, conv` or `heads, dim, state, groups, conv`."""
     index: Mapping[str, int] = field(default_factory=dict)

@@ -34,7 +34,6 @@ class Traits:
     shared_gate: bool = False
     dense_beside: bool = False
     """Whether a dense feed-forward runs beside the experts."""
-    double_wide: bool = False
     layer_scale: bool = False
     keep: frozenset[str] = frozenset()
     """MLX leaves these Linear weights as they are."""
@@ -69,7 +68,7 @@ FAMILIES: dict[str, Traits] = {
     "gemma4": Traits(
         norms=SANDWICH, qk_norm="head", layer_scale=True, dense_beside=True, fused_gate_up=True, gate_bits=8
     ),
-    "gemma4e": Traits(norms=SANDWICH, qk_norm="head", layer_scale=True, double_wide=True),
+    "gemma4e": Traits(norms=SANDWICH, qk_norm="head", layer_scale=True),
     "gpt-oss": Traits(
         norms=("attn_norm", "post_attention_norm"),
         qkv_bias=True,
@@ -80,7 +79,7 @@ FAMILIES: dict[str, Traits] = {
     ),
     "deepseek2": _DEEPSEEK,
     "deepseek32": _DEEPSEEK,
-    "deepseek4": _DEEPSEEK,
+    "deepseek4": Traits(router_linear=False),
     "glm-dsa": _DEEPSEEK,
     "glm4moe": Traits(
         norms=("attn_norm", "post_attention_norm"),

@@ -7,9 +7,10 @@ length first.
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 
 from lab.forecast.gguf_types import BLOCKS, FILE_TYPES, UNQUANTIZED, tensor_bytes
 
@@ -29,6 +30,19 @@ class Tensor:
         for d in self.shape:
             n *= d
         return n
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Tensors that recur: in each of `layers` (names without `blk.N.`), or once where there are none."""
+
+    parts: tuple[Tensor, ...]
+    layers: tuple[int, ...] = ()
+
+    @property
+    def times(self) -> int:
+        """How often each part occurs."""
+        return len(self.layers) or 1
 
 
 @dataclass(slots=True)
@@ -72,7 +86,6 @@ _KEPT_GLM5_NEXT = (
     "ssm_f_a.weight", "ssm_f_b.weight", "ssm_g_a.weight", "ssm_g_b.weight", "ssm_beta.weight", "attn_kv_a_mqa.weight",
     "attn_k_b.weight", "attn_v_b.weight",
 )  # fmt: skip
-_BLOCK = re.compile(r"blk\.(\d+)\.")
 _V, _QKV, _KV_B = "v", "qkv", "kv_b"
 _ATTENTION_V = frozenset({_V, _QKV, _KV_B})
 _FALLBACK = {
@@ -82,6 +95,7 @@ _FALLBACK = {
     "Q5_K": "Q5_1",
     "Q6_K": "Q8_0",
 }
+_FUSED = {"Q3_K_M": "Q4_K", "Q3_K_L": "Q4_K", "IQ3_M": "Q4_K", "Q4_K_M": "Q5_K", "Q5_K_M": "Q6_K"}
 _LOW_IQ = frozenset({"IQ2_XXS", "IQ2_XS", "IQ1_S", "IQ2_S", "IQ2_M", "IQ1_M"})
 _EIGHT_EXPERTS_Q5 = frozenset(
     {"Q2_K", "IQ3_XS", "IQ3_XXS", "Q3_K_S", "Q3_K_M", "IQ4_NL", "Q4_K_S", "Q4_K_M", "IQ3_S", "IQ3_M", "IQ4_XS"}
@@ -90,17 +104,22 @@ _EIGHT_EXPERTS_Q5 = frozenset(
 
 def quantizable(tensor: Tensor, arch: str) -> bool:
     """Whether llama.cpp quantizes this tensor at all. Pure."""
-    name = tensor.name
     dims = len(tensor.shape)
     while dims > 1 and tensor.shape[dims - 1] == 1:
         dims -= 1
-    if dims < 2 or not name.endswith("weight") or name in ("position_embd.weight", "token_types.weight"):
+    return dims > 1 and _named(tensor.name, arch)
+
+
+@cache
+def _named(name: str, arch: str) -> bool:
+    if not name.endswith("weight") or name in ("position_embd.weight", "token_types.weight"):
         return False
     if any(part in name for part in _KEPT):
         return False
     return not (arch == "glm5-next" and any(part in name for part in _KEPT_GLM5_NEXT))
 
 
+@cache
 def category(name: str) -> str:
     """The broad role of a tensor, from its name. Pure."""
     if name == "output.weight":
@@ -117,35 +136,14 @@ def category(name: str) -> str:
     return "other"
 
 
-def order(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """The order in which llama.cpp visits tensors: by block, then by name; those of no block first. Pure."""
-
-    def key(t: Tensor) -> tuple[int, str]:
-        found = _BLOCK.match(t.name)
-        return (int(found[1]) if found else -1, t.name)
-
-    return sorted(tensors, key=key)
-
-
-@dataclass(slots=True)
-class _State:
+@dataclass(frozen=True, slots=True)
+class _Rules:
     ftype: str
     traits: Traits
     imatrix: bool
     tied: bool
     n_v: int
-    seen: dict[str, int] = field(default_factory=lambda: {"v": 0, "down": 0, "gate": 0, "up": 0})
-
-    def next(self, counter: str) -> int:
-        i = self.seen[counter]
-        self.seen[counter] = i + 1
-        return i
-
-    def layer(self, counter: str, name: str) -> tuple[int, int]:
-        i = self.next(counter)
-        if self.traits.experts > 1 and (found := _BLOCK.match(name)):
-            i = int(found[1])
-        return i, self.traits.layers
+    fused_apart: bool
 
 
 def _more_bits(i: int, n: int) -> bool:
@@ -154,30 +152,65 @@ def _more_bits(i: int, n: int) -> bool:
 
 
 def assign(
-    tensors: Iterable[Tensor], ftype: str, traits: Traits, *, imatrix: bool = False
-) -> Iterator[tuple[Tensor, str]]:
-    """Each tensor with the type that `llama-quantize … ftype` gives it, in llama.cpp's order. Pure."""
-    ordered = order(tensors)
+    groups: Iterable[Group], ftype: str, traits: Traits, *, imatrix: bool = False, fused_apart: bool = False
+) -> Iterator[tuple[Tensor, str, int]]:
+    """Each tensor with the type that `llama-quantize … ftype` gives it, and how many tensors alike get that type.
+
+    Where the rule depends on the layer, alike tensors come in several runs. `fused_apart`: as llama.cpp did before
+    2026, when a fused `attn_qkv` was not yet treated as `attn_v`. Pure.
+    """
+    listed = list(groups)
     default = FILE_TYPES[ftype].default
-    state = _State(
-        ftype,
-        traits,
-        imatrix,
-        tied=not any(t.name == "output.weight" for t in ordered),
-        n_v=sum(category(t.name) in _ATTENTION_V for t in ordered),
+    roles = ("v", "down", "gate", "up") if ftype == "IQ3_XS" else ("v", "down")
+    ranks = {role: _ranks(listed, role) for role in roles}
+    loose = {t.name for g in listed if not g.layers for t in g.parts}
+    rules = _Rules(ftype, traits, imatrix, "output.weight" not in loose, len(ranks["v"]), fused_apart)
+    for group in listed:
+        for tensor in group.parts:
+            if not quantizable(tensor, traits.arch):
+                yield tensor, tensor.type, group.times
+            elif default in UNQUANTIZED:
+                yield tensor, default, group.times
+            else:
+                yield from _runs(rules, group, tensor, default, ranks)
+
+
+Ranks = dict[tuple[int, str], int]
+
+
+def _ranks(groups: list[Group], role: str) -> Ranks:
+    """Layer and name → how many tensors of this role llama.cpp has met before: it goes by layer, then by name."""
+    met = [(i, t.name) for g in groups for t in g.parts if _counter(category(t.name)) == role for i in g.layers]
+    return {key: rank for rank, key in enumerate(sorted(met))}
+
+
+def _counter(role: str) -> str:
+    return "v" if role in _ATTENTION_V else role
+
+
+def _runs(
+    rules: _Rules, group: Group, tensor: Tensor, default: str, ranks: dict[str, Ranks]
+) -> Iterator[tuple[Tensor, str, int]]:
+    role = category(tensor.name)
+    counter = _counter(role)
+    steady = counter in ("gate", "up") and rules.ftype != "IQ3_XS"
+    if steady or counter not in ranks or not group.layers:
+        yield tensor, _fit(tensor, _choose(rules, tensor, role, default, 0)), group.times
+        return
+    by_layer = rules.traits.experts > 1 and counter != "v" and rules.ftype not in _LOW_IQ
+    kinds = Counter(
+        _choose(rules, tensor, role, default, i if by_layer else ranks[counter][i, tensor.name]) for i in group.layers
     )
-    for tensor in ordered:
-        if not quantizable(tensor, traits.arch):
-            yield tensor, tensor.type
-        elif default in UNQUANTIZED:
-            yield tensor, default
-        else:
-            yield tensor, _fit(tensor, _choose(state, tensor, default))
+    for kind, times in kinds.items():
+        yield tensor, _fit(tensor, kind), times
 
 
-def quantized_bytes(tensors: Iterable[Tensor], ftype: str, traits: Traits, *, imatrix: bool = False) -> int:
-    """Bytes of all tensors after quantization to `ftype`. Pure."""
-    return sum(tensor_bytes(kind, t.shape) for t, kind in assign(tensors, ftype, traits, imatrix=imatrix))
+def quantized_bytes(
+    groups: Iterable[Group], ftype: str, traits: Traits, *, imatrix: bool = False, fused_apart: bool = False
+) -> int:
+    """Bytes of all tensors after quantization to `ftype`; see `assign`. Pure."""
+    chosen = assign(groups, ftype, traits, imatrix=imatrix, fused_apart=fused_apart)
+    return sum(tensor_bytes(kind, t.shape) * times for t, kind, times in chosen)
 
 
 def _fit(tensor: Tensor, kind: str) -> str:
@@ -189,8 +222,8 @@ def _fit(tensor: Tensor, kind: str) -> str:
     return kind if columns % BLOCKS[kind][0] == 0 else "F16"
 
 
-def _choose(s: _State, t: Tensor, default: str) -> str:
-    role, ftype, new = category(t.name), s.ftype, default
+def _choose(s: _Rules, t: Tensor, role: str, default: str, i: int) -> str:
+    ftype, new = s.ftype, default
     if s.traits.arch == "glm5-next" and any(p in t.name for p in ("attn_q_a", "attn_q_b", "nextn.eh_proj")):
         return "Q8_0"
     if role == "output" or (s.tied and role == "embd"):
@@ -201,24 +234,26 @@ def _choose(s: _State, t: Tensor, default: str) -> str:
     if role == "embd":
         return _embedding(ftype, default)
     if ftype in _LOW_IQ:
-        return _low_iq(s, role, default)
+        return _low_iq(s, role, default, i)
+    if role == _QKV and s.fused_apart:
+        return _FUSED.get(ftype, default)
     if role in _ATTENTION_V:
-        return _attention_v(s, default)
+        return _attention_v(s, default, i)
     if role in ("k", "q"):
         if role == "k" and s.traits.experts == 8:
             return "Q8_0"
         return {"IQ3_XS": "IQ3_XXS", "IQ3_XXS": "IQ2_S"}.get(ftype, new)
     if role == "down":
-        return _ffn_down(s, t.name, default)
+        return _ffn_down(s, default, i)
     if role == "o":
         return _attention_output(s, default)
     if role in ("gate", "up"):
-        i, n = s.layer(role, t.name)
+        n = s.traits.layers
         return "IQ3_XXS" if ftype == "IQ3_XS" and n // 8 <= i < 7 * n // 8 else new
     return new
 
 
-def _output(s: _State, t: Tensor, default: str) -> str:
+def _output(s: _Rules, t: Tensor, default: str) -> str:
     if s.ftype == "MXFP4_MOE" or s.traits.arch == "falcon" or t.shape[0] % BLOCKS[default][0]:
         return "Q8_0"
     if s.ftype in _LOW_IQ or s.ftype == "IQ3_XXS":
@@ -234,15 +269,14 @@ def _embedding(ftype: str, default: str) -> str:
     return "Q4_K" if ftype in ("TQ1_0", "TQ2_0", "Q2_0") else default
 
 
-def _low_iq(s: _State, role: str, default: str) -> str:
+def _low_iq(s: _Rules, role: str, default: str, i: int) -> str:
     better = "IQ3_S" if s.ftype in ("IQ2_S", "IQ2_M") else "Q2_K"
     if role in _ATTENTION_V:
-        s.next("v")
         return "Q4_K" if s.traits.gqa >= 4 or s.traits.experts >= 4 else better
     if s.traits.experts == 8 and role == "k":
         return "Q4_K"
     if role == "down":
-        return better if s.next("down") < s.traits.layers // 8 else default
+        return better if i < s.traits.layers // 8 else default
     if role == "o":
         if s.traits.experts == 8:
             return "Q5_K"
@@ -250,8 +284,8 @@ def _low_iq(s: _State, role: str, default: str) -> str:
     return default
 
 
-def _attention_v(s: _State, default: str) -> str:
-    ftype, gqa, new, i = s.ftype, s.traits.gqa, default, s.next("v")
+def _attention_v(s: _Rules, default: str, i: int) -> str:
+    ftype, gqa, new = s.ftype, s.traits.gqa, default
     if ftype == "Q2_K":
         new = "Q4_K" if gqa >= 4 else "Q3_K"
     elif ftype == "IQ3_XXS":
@@ -271,9 +305,9 @@ def _attention_v(s: _State, default: str) -> str:
     return "Q8_0" if s.traits.experts == 8 else new
 
 
-def _ffn_down(s: _State, name: str, default: str) -> str:
+def _ffn_down(s: _Rules, default: str, i: int) -> str:
     ftype, falcon = s.ftype, s.traits.arch == "falcon"
-    i, n = s.layer("down", name)
+    n = s.traits.layers
     early, more = i < n // 8, _more_bits(i, n)
     if ftype == "Q2_K":
         return "Q3_K"
@@ -303,7 +337,7 @@ def _ffn_down(s: _State, name: str, default: str) -> str:
     return default
 
 
-def _attention_output(s: _State, default: str) -> str:
+def _attention_output(s: _Rules, default: str) -> str:
     ftype = s.ftype
     if s.traits.arch == "falcon":
         return "Q4_K" if ftype == "Q3_K_L" else default

@@ -8,8 +8,9 @@ from lab.forecast.architecture import Architecture
 MIB = 2**20
 LLAMA_OVERHEAD = 160 * MIB
 """Process, tokenizer, outputs and graph of llama.cpp, at most."""
-MLX_OVERHEAD = 0.8e9
-"""What MLX's allocator holds above weights and cache (measured 0.65–0.8 GB), at most."""
+MLX_OVERHEAD = 450e6
+"""What MLX's allocator and process hold besides weights, cache and logits, at most."""
+MLX_STEP = 2048
 
 
 def compute_buffer(
@@ -38,10 +39,23 @@ def compute_buffer(
     return Estimate(total, total * 0.9, total * 1.1 + 8 * MIB, "fitted rule")
 
 
-def peak(weights: Estimate, cache: Estimate, buffer: Estimate | None, engine: str = "llama.cpp") -> Estimate:
-    """The most memory the engine holds at once; the value errs upwards, so that it is never under. Pure."""
+def peak(
+    arch: Architecture,
+    weights: Estimate,
+    cache: Estimate,
+    buffer: Estimate | None,
+    *,
+    context: int,
+    engine: str = "llama.cpp",
+) -> Estimate:
+    """The most memory the engine holds at once; the value errs upwards, so that it is never under.
+
+    MLX holds the logits of a step of the prompt in 16 bits. Pure.
+    """
     total = weights.value + cache.value
-    extra = MLX_OVERHEAD if engine == "mlx" else (buffer.value if buffer else 600 * MIB) + LLAMA_OVERHEAD
-    low = weights.low + cache.low
+    if engine == "mlx":
+        extra = (arch.vocab or 256_000) * min(context, MLX_STEP) * 2 + MLX_OVERHEAD
+    else:
+        extra = (buffer.value if buffer else 600 * MIB) + LLAMA_OVERHEAD
     high = weights.high + cache.high + extra * 1.1
-    return Estimate(total + extra, low, max(high, (total + extra) * 1.02), "rule")
+    return Estimate(total + extra, weights.low + cache.low, max(high, (total + extra) * 1.02), "rule")

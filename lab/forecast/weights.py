@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from lab.core.forecast import Estimate
 from lab.forecast import gguf_mix, gguf_types, inventory
 from lab.forecast.architecture import NONE, SSM, WINDOW, Architecture
 from lab.forecast.families import traits
-from lab.forecast.gguf_mix import Tensor
+from lab.forecast.gguf_mix import Group, Tensor
+from lab.forecast.gguf_types import canonical
 
-MODES = {"affine": (64, 4), "mxfp4": (32, 4), "nvfp4": (16, 4), "mxfp8": (32, 8)}
+__all__ = [
+    "EXPERTS_MXFP4", "MODES", "RECIPES", "canonical", "gguf", "mix_traits", "mlx", "mlx_bytes", "mlx_runs",
+    "mlx_unquantized", "own", "published",
+]  # fmt: skip
+
+EXPERTS_MXFP4 = "experts-mxfp4"
+"""What mlx-community names `MXFP4-Q8`: experts in mxfp4, all else in `bits` affine."""
+MODES = {"affine": (64, 4), "mxfp4": (32, 4), "nvfp4": (16, 4), "mxfp8": (32, 8), EXPERTS_MXFP4: (64, 8)}
 """MLX's modes of quantization → default group size and bits."""
 RECIPES = {"mixed_2_6": (2, 6), "mixed_3_4": (3, 4), "mixed_3_6": (3, 6), "mixed_4_6": (4, 6)}
 """mlx-lm's mixed recipes → low and high bits."""
+_KEPT_F32 = {"unsloth": ("inp_gate.weight", "proj.weight")}
+"""Tensors that a publisher leaves in F32."""
 _IMATRIX_DEPENDENT = frozenset({"IQ3_XXS", "IQ4_NL", "IQ4_XS", "Q4_0", "Q5_0"})
-_BLOCK = re.compile(r"blk\.(\d+)\.")
 
 
 def mix_traits(arch: Architecture) -> gguf_mix.Traits:
@@ -35,19 +43,29 @@ def mix_traits(arch: Architecture) -> gguf_mix.Traits:
     return gguf_mix.Traits(arch.family, layers, arch.heads or 0, kv, arch.experts)
 
 
-def gguf(arch: Architecture, type: str, *, imatrix: bool = False, mtp: bool = False) -> Estimate | None:
-    """Tensor bytes of a GGUF of `type`; None where the tensors cannot be counted (`inventory.missing`). Pure.
+def gguf(
+    arch: Architecture, type: str, *, imatrix: bool = False, mtp: bool = False, publisher: str | None = None
+) -> Estimate | None:
+    """Tensor bytes of a GGUF of `type`; None where the tensors cannot be counted (`inventory.missing`).
 
-    Exact by llama.cpp's rules; types whose mix depends on an importance matrix carry an interval unless it is said.
+    Exact by llama.cpp's rules; types whose mix depends on an importance matrix carry an interval. A file of another
+    `publisher` follows the rules of its day, and that publisher's habits, where they are known. Pure.
     """
-    name = gguf_types.canonical(type)
+    name = canonical(type)
     if name is None or (not arch.tensors and inventory.missing(arch)):
         return None
-    tensors, about = inventory.tensors(arch, mtp=mtp), mix_traits(arch)
-    size = gguf_mix.quantized_bytes(tensors, name, about, imatrix=imatrix)
-    other = size
+    groups, about = inventory.groups(arch, mtp=mtp), mix_traits(arch)
+    if publisher in _KEPT_F32:
+        kept = _KEPT_F32[publisher]
+        groups = [
+            Group(tuple(Tensor(f"{t.name} kept", t.shape, "F32") if t.name in kept else t for t in g.parts), g.layers)
+            for g in groups
+        ]
+    apart = publisher is not None
+    size = gguf_mix.quantized_bytes(groups, name, about, imatrix=imatrix, fused_apart=apart)
+    other = gguf_mix.quantized_bytes(groups, name, about, imatrix=imatrix) if apart else size
     if name in _IMATRIX_DEPENDENT:
-        other = gguf_mix.quantized_bytes(tensors, name, about, imatrix=not imatrix)
+        other = gguf_mix.quantized_bytes(groups, name, about, imatrix=not imatrix, fused_apart=apart)
     source = "header and rule" if arch.tensors else "rule"
     return Estimate(size, min(size, other), max(size, other), source)
 
@@ -67,7 +85,7 @@ def published(arch: Architecture, *, dtype: str = "", mtp: bool = True) -> Estim
     elif inventory.missing(arch):
         return None
     else:
-        count = sum(t.weights for t in inventory.tensors(arch, mtp=mtp))
+        count = sum(t.weights * g.times for g in inventory.groups(arch, mtp=mtp) for t in g.parts)
     kind = dtype or arch.dtype
     size = {"F32": 4.0, "FP8": 1.0, "MXFP4": 4.25 / 8}.get(kind, 2.0)
     if kind in ("FP8", "MXFP4"):
@@ -91,35 +109,51 @@ def mlx(
     if inventory.missing(arch):
         return None
     group, asked = MODES[mode]
-    group, asked = group_size or group, bits or asked
-    plain = arch.with_(tensors=())
+    group = group_size or group
     total = 0.0
-    for tensor in _mlx_tensors(plain):
-        low, high = RECIPES.get(recipe, (asked, asked))
-        chosen = high if recipe and _more(tensor.name, arch.layers or 0) else low
-        total += _mlx_bytes(plain, tensor, chosen, group, mode)
-    source = "rule"
-    if arch.vision:
-        return Estimate(total, total, total * 1.2, f"{source}; the tower is not counted")
-    return Estimate.within(total, 0.001, source)
+    for tensor, chosen, times in mlx_runs(arch, bits or asked, recipe):
+        total += mlx_bytes(arch, tensor, chosen, group, mode) * times
+    return _with_tower(arch, total)
 
 
 def mlx_unquantized(arch: Architecture) -> Estimate | None:
     """Bytes of an MLX copy in 16 bits. Pure."""
     if inventory.missing(arch):
         return None
-    plain = arch.with_(tensors=())
-    total = sum(t.weights * (4 if _is_f32(t.name) else 2) for t in _mlx_tensors(plain))
-    return Estimate.within(total, 0.001, "rule")
+    total = sum(t.weights * (4 if _is_f32(t.name) else 2) * n for t, _, n in mlx_runs(arch, 16))
+    return _with_tower(arch, total)
 
 
-def _mlx_tensors(arch: Architecture) -> Iterator[Tensor]:
-    """The tensors as MLX holds them: fused matrices count the same, split ones are summed row by row."""
-    return iter(inventory.tensors(arch, mtp=False))
+def _with_tower(arch: Architecture, total: float) -> Estimate:
+    """With the bytes of the image or audio tower, which mlx leaves in 16 bits; as a bound where it is not known."""
+    if not arch.vision:
+        return Estimate.within(total, 0.001, "rule")
+    if arch.tower is None:
+        return Estimate(total, total, total * 1.3, "rule; the tower is not counted")
+    return Estimate.within(total + arch.tower, 0.005, "rule and published tower")
 
 
-def _mlx_bytes(arch: Architecture, t: Tensor, bits: int, group: int, mode: str) -> float:
-    per = 4.0 if mode == "affine" else 1.0
+def mlx_runs(arch: Architecture, bits: int, recipe: str = "") -> Iterator[tuple[Tensor, int, int]]:
+    """Each tensor as MLX holds it, its bits and how often: layers that share keys and values have none of their own."""
+    low, high = RECIPES.get(recipe, (bits, bits))
+    layers = arch.layers or 0
+    for g in inventory.groups(arch.with_(tensors=())):
+        shared = g.layers and arch.kv_shared_layers and g.layers[0] >= layers - arch.kv_shared_layers
+        for t in g.parts:
+            if shared and t.name.startswith(("attn_k", "attn_v.")):
+                continue
+            if low == high or not g.layers:
+                yield t, high if t.name == "output.weight" else low, g.times
+                continue
+            more = sum(_more(t.name, i, layers) for i in g.layers)
+            yield t, high, more
+            yield t, low, g.times - more
+
+
+def mlx_bytes(arch: Architecture, t: Tensor, bits: int, group: int, mode: str) -> float:
+    if mode == EXPERTS_MXFP4 and "_exps.weight" in t.name:
+        return t.weights / 8 * 4.25
+    per = 4.0 if mode in ("affine", EXPERTS_MXFP4) else 1.0
     role = traits(arch.family)
     if _is_f32(t.name):
         return t.weights * 4.0
@@ -141,36 +175,8 @@ def _is_f32(name: str) -> bool:
     return "exp_probs_b" in name or name.endswith("ssm_a")
 
 
-def _more(name: str, layers: int) -> bool:
-    """Whether a mixed recipe gives a tensor its high bits."""
-    if name == "output.weight":
-        return True
-    if "attn_v.weight" not in name and "attn_v_b" not in name and "ffn_down" not in name:
+def _more(name: str, i: int, layers: int) -> bool:
+    """Whether a mixed recipe gives a tensor of layer `i` its high bits."""
+    if not name.startswith(("attn_v.", "attn_v_b", "ffn_down")):
         return False
-    found = _BLOCK.match(name)
-    i = int(found[1]) if found else 0
     return i < layers // 8 or i >= 7 * layers // 8 or (i - layers // 8) % 3 == 2
-
-
-def active(arch: Architecture) -> tuple[float, float] | None:
-    """Weights read per generated token: (those outside experts and embeddings, those of the experts used).
-
-    The input embedding is a lookup and costs nothing; a tied one is read once as the output. None where the tensors
-    cannot be counted. Pure.
-    """
-    if not arch.tensors and inventory.missing(arch):
-        return None
-    dense, experts, output = 0.0, 0.0, 0.0
-    for t in inventory.tensors(arch):
-        if t.name == "token_embd.weight":
-            output = output or t.weights
-        elif t.name == "per_layer_token_embd.weight":
-            continue
-        elif t.name == "output.weight":
-            output = t.weights
-        elif "_exps" in t.name:
-            experts += t.weights
-        elif not (found := _BLOCK.match(t.name)) or int(found[1]) < (arch.layers or 1 << 30):
-            dense += t.weights
-    used = experts * arch.experts_used / arch.experts if arch.experts else experts
-    return dense + output, used
