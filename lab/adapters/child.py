@@ -166,11 +166,18 @@ def _work(target: str) -> int:
         out.write(json.dumps({"problem": found.problems[0].to_json()}) + "\n")
     except MemoryError:
         traceback.print_exc()
-        out.write(json.dumps({"problem": Problem("not enough memory", do="close what is large, or choose a smaller type").to_json()}) + "\n")
+        out.write(
+            json.dumps(
+                {"problem": Problem("not enough memory", do="close what is large, or choose a smaller type").to_json()}
+            )
+            + "\n"
+        )
     except OSError as e:
         traceback.print_exc()
         why = e.strerror or str(e)
-        out.write(json.dumps({"problem": Problem(f"{e.filename or 'a file'} cannot be used", why=why).to_json()}) + "\n")
+        out.write(
+            json.dumps({"problem": Problem(f"{e.filename or 'a file'} cannot be used", why=why).to_json()}) + "\n"
+        )
     out.flush()
     return 0
 
@@ -192,7 +199,9 @@ def missing(error: ImportError) -> Problems:
     package = (error.name or "").partition(".")[0]
     extra = EXTRAS.get(package)
     if extra is None:
-        return problem(f"a Python package cannot be imported: {package or error}", why=str(error), do="see `lab doctor`")
+        return problem(
+            f"a Python package cannot be imported: {package or error}", why=str(error), do="see `lab doctor`"
+        )
     return problem(
         f"{package} is not installed",
         why="an optional part of Lab needs it",

@@ -183,7 +183,9 @@ def _kind(wanted: str, t: Tensor) -> str:
     kind = {"F64": "F32"}.get(t.dtype, t.dtype) if wanted == "AUTO" else wanted
     if t.dtype not in ("F32", "F16", "BF16", "F64"):
         raise problem(
-            f"the tensor {t.name} is {t.dtype}", why="a GGUF is made from F32, F16 or BF16", do="fetch the unquantized model"
+            f"the tensor {t.name} is {t.dtype}",
+            why="a GGUF is made from F32, F16 or BF16",
+            do="fetch the unquantized model",
         )
     return kind
 

@@ -35,7 +35,9 @@ def convert(step: Convert, stage: Stage) -> Facts:
         if known is None:
             args = {"source": step.source, "out": str(out), "type": step.type, "name": step.name}
             target = "lab.adapters.gguf_convert:convert"
-            known = child.run(target, args, log=stage.scratch / "convert.log", watch=stage, what="the conversion to GGUF")
+            known = child.run(
+                target, args, log=stage.scratch / "convert.log", watch=stage, what="the conversion to GGUF"
+            )
             known |= {"path": str(out), "key": key, "identity": _identity(out)}
             _note(out).write_text(json.dumps(known))
     return {"converted": {k: known[k] for k in ("path", "sha256", "bytes", "type", "key", "memory")}}
@@ -97,7 +99,13 @@ def work(args: Facts, progress: Progress) -> Facts:
     size = out.stat().st_size
     progress(size, size)
     seconds = round(time.perf_counter() - began, 2)
-    return {"bytes": size, "sha256": sha256, "engine": engine, "seconds": seconds, **gguf_engine.types(out, args["type"])}
+    return {
+        "bytes": size,
+        "sha256": sha256,
+        "engine": engine,
+        "seconds": seconds,
+        **gguf_engine.types(out, args["type"]),
+    }
 
 
 def _note(out: Path) -> Path:

@@ -28,7 +28,9 @@ def add(writer: Any, source: Path, config: Mapping[str, Any]) -> None:
         raise _external("its tokenizer.json cannot be read") from e
     model = tokenizer["model"]
     if model.get("type") != "BPE" or model.get("byte_fallback"):
-        raise _external(f"its tokenizer is {model.get('type')}{' with byte fallback' if model.get('byte_fallback') else ''}")
+        raise _external(
+            f"its tokenizer is {model.get('type')}{' with byte fallback' if model.get('byte_fallback') else ''}"
+        )
     ids: dict[str, int] = dict(model["vocab"])
     added = {t["content"]: t for t in tokenizer.get("added_tokens", ())}
     ids |= {content: t["id"] for content, t in added.items()}

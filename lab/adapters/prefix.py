@@ -289,4 +289,3 @@ def _anywhere(rel: str) -> str:
     # A host's interpreter may be any Python 3: its version is no content of the packages.
     parts = rel.split("/")
     return "/".join(["lib", "python", *parts[2:]]) if parts[0] == "lib" and parts[1].startswith("python3.") else rel
-

@@ -195,7 +195,16 @@ def page(lab: Lab, name: str) -> str:
 
 def _committed(lab: Lab, address: Address) -> str:
     said = subprocess.run(
-        ["git", "-C", str(lab.root), "log", "-1", "--format=locked %cs (%h)", "--", f"conf/lock/env/{address.name}.yaml"],
+        [
+            "git",
+            "-C",
+            str(lab.root),
+            "log",
+            "-1",
+            "--format=locked %cs (%h)",
+            "--",
+            f"conf/lock/env/{address.name}.yaml",
+        ],
         capture_output=True,
         text=True,
         check=False,

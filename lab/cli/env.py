@@ -57,7 +57,10 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
             print(json.dumps([{"package": n, args.a: a, args.b: b} for n, a, b in found], indent=1))
         else:
             width = max((len(n) for n, _, _ in found), default=0)
-            print("\n".join(f"  {n:<{width}}  {a or '–'} → {b or '–'}" for n, a, b in found) or "They hold the same packages.")
+            print(
+                "\n".join(f"  {n:<{width}}  {a or '–'} → {b or '–'}" for n, a, b in found)
+                or "They hold the same packages."
+            )
         return 0
     if args.what == "page":
         sys.stdout.write(env.page(lab, args.name))
@@ -68,5 +71,7 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
         return 0
     width = max((len(line.name) for line in lines), default=0)
     for line in lines:
-        print(f"  {line.name:<{width}}  {line.packages:>4} packages  {line.size:>9}  {line.state}  {line.description}".rstrip())
+        print(
+            f"  {line.name:<{width}}  {line.packages:>4} packages  {line.size:>9}  {line.state}  {line.description}".rstrip()
+        )
     return 0

@@ -63,7 +63,9 @@ def narrow(model: Original, kind: str) -> int | None:
     default = FILE_TYPES[kind].default
     if BLOCKS[default][0] != 256:
         return None
-    rows = (model.config.get(k) for k in ("hidden_size", "intermediate_size", "embedding_length", "feed_forward_length"))
+    rows = (
+        model.config.get(k) for k in ("hidden_size", "intermediate_size", "embedding_length", "feed_forward_length")
+    )
     return next((r for r in rows if isinstance(r, int) and r % 256), None)
 
 

@@ -131,7 +131,11 @@ class Guest(Declaration):
                 yield f"a key of {context.address} is {why}", "keys", "give the line of the .pub file, or its path"
         for line in self.key_lines(context):
             if (m := KEY.fullmatch(line)) is None or not _is_key(m[1], m[2]):
-                yield f"a key of {context.address} is not a public ssh key", "keys", "copy the line of the .pub file whole"
+                yield (
+                    f"a key of {context.address} is not a public ssh key",
+                    "keys",
+                    "copy the line of the .pub file whole",
+                )
         home = context.path("~")
         if home != "/" and PurePosixPath(context.store).is_relative_to(home) and self.may:
             yield (
@@ -172,7 +176,14 @@ class Guest(Declaration):
             f"{folder}/authorized_keys": text.authorized_keys(self.key_lines(context), self.expires),
             f"{folder}/rules": text.rules(self.expires, self.hours, self.shell, numbers),
             f"{folder}/guide": text.guide(
-                name, str(context.lab.get("name") or "the lab"), self.message, may, self.expires, self.hours, shown, self.shell
+                name,
+                str(context.lab.get("name") or "the lab"),
+                self.message,
+                may,
+                self.expires,
+                self.hours,
+                shown,
+                self.shell,
             ),
             f"{folder}/rights.json": json.dumps({"guest": name, "may": may, "expires": self.expires}, indent=1) + "\n",
         }
@@ -241,10 +252,7 @@ class Guest(Declaration):
                 "groups": [],
                 "expires": self.expires,
                 "files": _items(self.files(context)),
-                "shared": [
-                    {**f, "validate": "sshd"} if f["path"] == text.MATCH else f
-                    for f in _items(self.shared())
-                ],
+                "shared": [{**f, "validate": "sshd"} if f["path"] == text.MATCH else f for f in _items(self.shared())],
                 "grants": [
                     {"path": p, "who": f"u:{name}", "permissions": rights[r], "recursive": r == "read"}
                     for p, r in sorted(grants.items())

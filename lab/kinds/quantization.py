@@ -166,7 +166,9 @@ class Quantization(Declaration):
         elif self.bits and self.bits not in allowed:
             raise ValueError(f"MLX has no {self.bits} bits in mode {self.mode}: {', '.join(map(str, allowed))}")
         if self.group_size and self.group_size not in groups:
-            raise ValueError(f"MLX has no groups of {self.group_size} in mode {self.mode}: {', '.join(map(str, groups))}")
+            raise ValueError(
+                f"MLX has no groups of {self.group_size} in mode {self.mode}: {', '.join(map(str, groups))}"
+            )
         if self.method == "gptq" and self.bits not in (2, 4, 8):
             raise ValueError("mlx-lm learns GPTQ for 2, 4 or 8 bits")
         if self.method != "round" and self.mode != "affine":
@@ -241,7 +243,11 @@ class Quantization(Declaration):
                 yield f"MLX quantizes safetensors; {of} is a GGUF. Allowed here: format gguf", "format", do
             elif model.precision and model.precision not in gguf_types.UNQUANTIZED:
                 do = "declare a GGUF in F16, BF16 or F32, or the safetensors original, as the model"
-                yield f"{of} is quantized already ({model.precision}); a GGUF is made from unquantized weights", "of", do
+                yield (
+                    f"{of} is quantized already ({model.precision}); a GGUF is made from unquantized weights",
+                    "of",
+                    do,
+                )
             elif self.imatrix is True or isinstance(self.imatrix, Imatrix) and not self.imatrix.file:
                 do = "declare the safetensors original as the model, or give `imatrix: {file: …}`"
                 yield f"an importance matrix is measured on safetensors; {of} is a GGUF", "imatrix", do

@@ -43,6 +43,8 @@ def inside(script: Path, folder: Path, *arguments: str, timeout: float = 300) ->
     )  # fmt: skip
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
-        raise AssertionError(f"{script.name} ended with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+        raise AssertionError(
+            f"{script.name} ended with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        )
     found: dict[str, Any] = json.loads(lines[-1])
     return found
