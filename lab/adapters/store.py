@@ -7,6 +7,7 @@ built beside and put in place in one rename, so a reader sees the old files or t
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -40,17 +41,29 @@ def stamp(store: Path, lab: str) -> None:
     """The store exists and knows that this lab uses it."""
     try:
         store.mkdir(parents=True, exist_ok=True)
-        known = stamped(store)
-        if known is not None and (lab in known or not lab):
-            return
-        labs = sorted({*(known or ()), *([lab] if lab else [])})
-        put(store / layout.PROVENANCE, json.dumps({"format": FORMAT, "labs": labs}, indent=1).encode())
+        with _alone(store):
+            known = stamped(store)
+            if known is not None and (lab in known or not lab):
+                return
+            labs = sorted({*(known or ()), *([lab] if lab else [])})
+            put(store / layout.PROVENANCE, json.dumps({"format": FORMAT, "labs": labs}, indent=1).encode())
     except PermissionError as e:
         raise _read_only(store) from e
     except OSError as e:
         raise problem(
             f"the store {store} cannot be made", why=e.strerror or "", do="mount its volume, or set `lab.store`"
         ) from e
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody else is inside, in this process or another."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def stamped(store: Path) -> tuple[str, ...] | None:

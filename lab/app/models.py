@@ -57,10 +57,10 @@ FIELDS = tuple(Entry.__dataclass_fields__)
 SIZES = ("bytes", "own", "memory")
 
 
-def models(lab: Lab, filter_: str = "") -> list[Entry]:
-    """Every model and quantization that is declared or in a store and passes the filter, by address."""
-    test = where(filter_, FIELDS, SIZES)
-    return [e for e in Library(lab).entries() if test(e.to_json())]
+def models(lab: Lab, *filters: str) -> list[Entry]:
+    """Every model and quantization that is declared or in a store and passes all filters, by address."""
+    tests = [where(f, FIELDS, SIZES) for f in filters]
+    return [e for e in Library(lab).entries() if all(t(e.to_json()) for t in tests)]
 
 
 def show(lab: Lab, name: str) -> dict[str, Any]:
@@ -69,7 +69,9 @@ def show(lab: Lab, name: str) -> dict[str, Any]:
     entries = library.entries()
     found = [e for e in entries if name in (e.address, e.name)]
     if not found:
-        raise problem(f"no model is called {name}{did_you_mean(name, [e.name for e in entries])}", do="see `lab models`")
+        raise problem(
+            f"no model is called {name}{did_you_mean(name, [e.name for e in entries])}", do="see `lab models`"
+        )
     entry = found[0]
     files = []
     record = store.provenance(Path(entry.view)) if entry.view else None
@@ -205,10 +207,12 @@ class Library:
     def told(self, address: Address, folder: str, record: Mapping[str, Any]) -> Mapping[str, Any]:
         """What is known of a model: from its provenance, else its files' headers, else its lock."""
         if isinstance(record.get("model"), Mapping) and record["model"].get("format"):
-            return record["model"]
+            return dict(record["model"])
         if folder:
             try:
-                return headers.facts({f: Path(folder) / f for f in record.get("files", {}) if (Path(folder) / f).is_file()})
+                return headers.facts(
+                    {f: Path(folder) / f for f in record.get("files", {}) if (Path(folder) / f).is_file()}
+                )
             except (Problems, OSError):
                 return {}
         if address in self.lab.declarations:

@@ -22,8 +22,8 @@ _COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 def where(text: str, fields: Iterable[str], sizes: Iterable[str] = ()) -> Test:
     """The test that a filter stands for; raises Problems where it is none.
 
-    `FIELD OP VALUE` with == != > >= < <= and ~ (a glob), joined by `and`, `or`, `not` and parentheses. Counts take K, M,
-    B and T (`13B`), the fields in `sizes` take units of bytes (`4GB`). A field without operator asks whether it is true.
+    `FIELD OP VALUE` with == != > >= < <= and ~ (a glob), joined by `and`, `or`, `not` and parentheses. Counts take K,
+    M, B and T (`13B`), the fields in `sizes` units of bytes (`4GB`). A field alone asks whether it is true.
     """
     if not text.strip():
         return lambda row: True
@@ -43,7 +43,9 @@ class _Parser:
             position = m.end()
 
     def wrong(self, why: str) -> Exception:
-        return problem(f"the filter `{self.text}` cannot be read", why=why, do='write for example "params>1e9 and format==gguf"')
+        return problem(
+            f"the filter `{self.text}` cannot be read", why=why, do='write for example "params>1e9 and format==gguf"'
+        )
 
     def peek(self) -> str:
         return self.tokens[self.at] if self.at < len(self.tokens) else ""
@@ -83,7 +85,9 @@ class _Parser:
                 raise self.wrong("a parenthesis is not closed")
             return test
         if token not in self.fields:
-            raise self.wrong(f"there is no field `{token}`{did_you_mean(token, self.fields)}; there are {', '.join(self.fields)}")
+            raise self.wrong(
+                f"there is no field `{token}`{did_you_mean(token, self.fields)}; there are {', '.join(self.fields)}"
+            )
         if self.peek() not in ("==", "=", "!=", "~", *_ORDER):
             return lambda row: bool(row.get(token))
         return self.compare(token, self.take(), self.take())
