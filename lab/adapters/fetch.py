@@ -17,6 +17,7 @@ from lab.core.facts import Facts
 from lab.core.problem import problem
 from lab.core.step import Stage
 from lab.core.steps_models import DropView, Fetch, Keep
+from lab.core.units import size as bytes_
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 """Endings of files that run code when they are loaded."""
@@ -256,8 +257,8 @@ class _Work:
             free = shutil.disk_usage(self.root).free - _promised.get(volume, 0)
             if need and need + MARGIN > free:
                 raise problem(
-                    f"{stage_bytes(need)} do not fit in {self.root}",
-                    why=f"{stage_bytes(max(0, free))} are free there beside what other downloads need",
+                    f"{bytes_(need)} do not fit in {self.root}",
+                    why=f"{bytes_(max(0, free))} are free there beside what other downloads need",
                     do="run `lab gc`, give the model another `store:`, or take a smaller one",
                 )
             _promised[volume] = _promised.get(volume, 0) + need
@@ -267,16 +268,6 @@ class _Work:
                 _promised[volume] -= need
 
         return release
-
-
-def stage_bytes(n: int) -> str:
-    """A size for people."""
-    size = float(n)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 class _Stopped(Exception):

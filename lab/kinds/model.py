@@ -56,7 +56,7 @@ class Model(Declaration):
 
     kind: ClassVar[str] = "model"
     aside: ClassVar[frozenset[str]] = Declaration.aside | {
-        "license", "store", "token", "endpoint", "place", "family", "allow_pickle", "timeout",
+        "license", "origin", "store", "token", "endpoint", "place", "family", "allow_pickle", "timeout",
     }  # fmt: skip
 
     path: str = ""
@@ -107,6 +107,8 @@ class Model(Declaration):
     """The format it must have; empty takes what it is."""
     license: str = ""
     """Its licence, where the source does not say it."""
+    origin: str = ""
+    """Where it was first published, for the record."""
     context: int | None = Field(None, gt=0)
     """Tokens of context it is to be used with; empty takes the model's own."""
     allow_pickle: bool = False
@@ -303,11 +305,3 @@ class Model(Declaration):
 
 def _known(**values: Any) -> Facts:
     return {k: v for k, v in values.items() if v not in (None, "")}
-
-
-def _recipes(name: str) -> Iterator[str]:
-    """Where a recipe's text may lie."""
-    if re.fullmatch(r"[\w-]+", name):
-        yield f"recipes/model/{name}/train.py"
-    else:
-        yield name
