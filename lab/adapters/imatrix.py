@@ -15,20 +15,18 @@ from typing import Any
 
 from lab.adapters import child, gguf_convert
 from lab.adapters.child import Progress
+from lab.adapters.texts import CALIBRATION, text_of
 from lab.core import layout
 from lab.core.facts import Facts, digest
 from lab.core.problem import problem
 from lab.core.step import Stage
 from lab.core.steps_engines import Importance
 
-HELD_OUT = "held_out.txt"
-"""The text a model recipe leaves beside its model."""
-
 
 def importance(step: Importance, stage: Stage) -> Facts:
     """The matrix lies in the store's `incoming/`, measured once for all levels of a ladder; `lab gc` frees it."""
     source = Path(step.source)
-    text = text_of(source, step.text, "an importance matrix")
+    text = text_of(source, step.text, CALIBRATION, "an importance matrix")
     root = Path(step.store or stage.store)
     holding = Path(layout.incoming(str(root)))
     holding.mkdir(parents=True, exist_ok=True)
@@ -43,16 +41,6 @@ def importance(step: Importance, stage: Stage) -> Facts:
         known = child.run("lab.adapters.imatrix:work", args, log=log, watch=stage, what="the importance matrix")
         note.write_text(json.dumps(known))
     return {"imatrix": {"path": str(out), **{k: known[k] for k in ("sha256", "tensors", "tokens")}}}
-
-
-def text_of(source: Path, text: str, what: str) -> Path:
-    """The text to measure on: the declared one, else the one the model's own folder brings."""
-    path = Path(text) if text else source / HELD_OUT
-    if not path.is_file():
-        raise problem(
-            f"{what} needs a text", why=f"{path} is not there", do="name one: `text: path/to/text.txt` in the lab"
-        )
-    return path
 
 
 def work(args: Facts, progress: Progress) -> Facts:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lab.adapters import imatrix, runners, score
+from lab.adapters import runners, score, texts
 from lab.adapters import store as stores
 from lab.adapters.files import put
 from lab.app.generate import folder, resolve
@@ -77,7 +77,7 @@ def compare(
     if tokens < 16:
         raise problem("at least 16 tokens are compared", do="give a larger --tokens")
     original = folder(lab, model)
-    source = imatrix.text_of(original, str(text.expanduser().absolute()) if text else "", "the comparison")
+    source = texts.text_of(original, str(text.expanduser().absolute()) if text else "", texts.HELD_OUT, "the comparison")
     levels = sorted(a for a, d in lab.declarations.items() if a.kind == "quantization" and getattr(d, "of", "") == model)
     there = {a: p for a in levels if (p := Path(_view(lab, a))).is_dir()}
     kept = lab.state / "compare"
