@@ -40,7 +40,7 @@ class Imatrix(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     text: str = ""
-    """A text file of the lab to measure on; empty for the text the model's recipe held out."""
+    """A text file of the lab to measure on; empty for the `calibration.txt` of the model's recipe."""
     file: str = ""
     """A finished matrix (`.gguf`, or llama.cpp's older `.dat`) instead of a text."""
     tokens: int = Field(4096, ge=64)
@@ -97,7 +97,7 @@ class Quantization(Declaration):
     method: Literal["round", "gptq", "awq", "dwq"] = "round"
     """For `mlx`: round to nearest, or learn on a text."""
     text: str = ""
-    """For a learned `method`: a text file of the lab to learn on; empty for the text the model's recipe held out."""
+    """For a learned `method`: a text file of the lab to learn on; empty for the `calibration.txt` of the model's recipe."""
     samples: int = Field(32, ge=1)
     """For a learned `method`: how many pieces of the text."""
     sequence: int = Field(128, ge=16)
