@@ -75,7 +75,7 @@ def verdict(
         return Verdict(None, need, bound, why)
     if need.peak.value <= bound.bytes:
         return Verdict(True, need, bound)
-    why = f"needs {_size(need.peak.value)}, and {bound.name} leaves {_size(bound.bytes)}"
+    why = f"needs {_size(need.peak.value)}; there are {_size(bound.bytes)} ({bound.name})"
     return Verdict(False, need, bound, why, tuple(offers(arch, use, host)) if offer else ())
 
 
