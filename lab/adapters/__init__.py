@@ -17,6 +17,17 @@ PERFORMERS = {
     "keep": "lab.adapters.fetch:keep",
     "drop_view": "lab.adapters.fetch:drop",
     "resolve_model": "lab.adapters.resolve:resolve",
+    "train": "lab.adapters.train:train",
+    "convert": "lab.adapters.gguf_quant:convert",
+    "importance": "lab.adapters.imatrix:importance",
+    "quantize": "lab.adapters.gguf_quant:quantize",
+    "quantize_mlx": "lab.adapters.mlx_quant:quantize_mlx",
+    "play": "lab.adapters.ansible:perform",
+    "lock-env": "lab.adapters.envlock:lock",
+    "install-env": "lab.adapters.envs:install",
+    "remove-env": "lab.adapters.envs:remove",
+    "execute": "lab.adapters.supervisor:execute",
+    "forget_runs": "lab.adapters.experiments:forget",
     "play": "lab.adapters.ansible:perform",
 }
 """Step verb → `module:function(step, stage)`."""
@@ -26,6 +37,7 @@ OBSERVERS = {
     "group": "lab.adapters.files:group",
     "account": "lab.adapters.accounts:account",
     "acl": "lab.adapters.accounts:acl",
+    "env": "lab.adapters.envs:observe",
 }
 """Question of `World.ask` → `module:function(**details)`; reads only."""
 

@@ -64,6 +64,13 @@ def find(item: Item, step: Fetch) -> Path | None:
     return None
 
 
+def found(sha256: str) -> Path | None:
+    """A file of Ollama's or Hugging Face's named by this hash; its bytes are not checked."""
+    names = [ollama() / "blobs" / f"sha256-{sha256}"]
+    names += [c / "blobs" / sha256 for c in huggingface().glob("models--*")]
+    return next((f.resolve() for f in names if sha256 and f.is_file()), None)
+
+
 def linked(view: Path, name: str, root: Path) -> Path | None:
     """The foreign file that a view's link leads to; None where it leads into the store."""
     target = (store.provenance(view) or {}).get("foreign", {}).get(name)

@@ -245,7 +245,8 @@ class _Part:
         self.etag = str(known.get("etag", "")) if known.get("url") == self.item.url else ""
         if known.get("boot") != _boot():
             # After a power cut the tail may be zeros: only what was synced counts.
-            size = min(size, int(known.get("synced", 0)))
+            synced = known.get("synced")
+            size = min(size, synced) if isinstance(synced, int) else 0
         if self.item.size is not None and size > self.item.size:
             return self.restart()
         self.file.seek(0)

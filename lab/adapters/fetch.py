@@ -93,7 +93,11 @@ def finish(
 
 def patience(network: Facts, offline: bool) -> Net:
     """How patient downloads are, as declared."""
-    known = {k: type(getattr(Net(), k))(v) for k, v in network.items() if k in ("timeout", "tries", "connections")}
+    known = {
+        k: type(getattr(Net(), k))(v)
+        for k, v in network.items()
+        if k in ("timeout", "tries", "connections") and v is not None
+    }
     return Net(offline=offline, **known)
 
 

@@ -8,7 +8,6 @@ import grp
 import hashlib
 import os
 import pwd
-import secrets
 import shutil
 from pathlib import Path
 
@@ -34,9 +33,10 @@ def write(step: Write, stage: Stage) -> Facts:
 def put(path: Path, data: bytes, *, mode: int | None = None, owner: str = "", group: str = "") -> None:
     """`path` holds exactly `data`; a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.lab-tmp")
+    temporary = _beside(path)
+    temporary.unlink(missing_ok=True)
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if mode is None else mode & 0o700 | 0o600)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(fd, "wb") as f:
             f.write(data)
             if owner:
@@ -54,9 +54,15 @@ def put(path: Path, data: bytes, *, mode: int | None = None, owner: str = "", gr
             temporary.unlink()
 
 
+def _beside(path: Path) -> Path:
+    """Where a file is written before it is renamed: always the same name, so that what a kill left is found again."""
+    return path.with_name(f".{path.name[:80]}.lab-tmp")
+
+
 def remove(step: Remove, stage: Stage) -> None:
     """Nothing is at the path; asking twice is the same as asking once."""
     path = Path(step.path)
+    _beside(path).unlink(missing_ok=True)
     if step.tree and path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

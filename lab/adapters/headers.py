@@ -12,11 +12,12 @@ from typing import Any
 from lab.adapters import gguf_header, tensors_header
 from lab.adapters.gguf_header import Broken, Header
 from lab.core.problem import problem
+from lab.forecast import reading
 
 ModelFacts = dict[str, Any]
 """`format`, `architecture`, `params`, `precision`, `context`, `license`, `tokenizer`, `chat_template`, `tensor_bytes`,
-`bytes`, `files`, `config` (the raw architecture values: config.json's, or GGUF's without long arrays). What is not said
-is left out."""
+`bytes`, `files`, `config` (the raw architecture values: config.json's, or GGUF's without long arrays), `shape` (for
+`lab.forecast.reading.from_lock`). What is not said is left out."""
 SMALL = 32 << 20
 """Bytes of the largest JSON file that is read."""
 
@@ -88,7 +89,16 @@ def from_gguf(headers: Mapping[str, Header]) -> ModelFacts:
         "tokenizer": tokens["sha256"][:16] if isinstance(tokens, Mapping) else None,
         "chat_template": _short(str(template)) if template else None,
         "config": {k: x for k, x in config.items() if not isinstance(x, Mapping)},
+        "shape": _gguf_shape(v, tensors),
     }
+
+
+def _gguf_shape(values: Mapping[str, Any], tensors: list[gguf_header.Tensor]) -> dict[str, Any] | None:
+    known = {k: x for k, x in values.items() if not isinstance(x, Mapping)}
+    try:
+        return reading.from_gguf(known, ((t.name, t.shape, t.type) for t in tensors)).facts()
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError):
+        return None
 
 
 def from_config(config: Mapping[str, Any]) -> ModelFacts:
@@ -97,11 +107,11 @@ def from_config(config: Mapping[str, Any]) -> ModelFacts:
     assert isinstance(text, Mapping)
     names = config.get("architectures")
     context = next((c for k in ("max_position_embeddings", "n_positions", "seq_length") if (c := text.get(k))), None)
-    plain = {k: x for k, x in text.items() if isinstance(x, (int, float, str, bool)) or k in ("layer_types",)}
     return {
         "architecture": config.get("model_type") or (names[0] if isinstance(names, list) and names else None),
         "context": context if isinstance(context, int) else None,
-        "config": plain,
+        "config": {k: x for k, x in config.items() if k != "auto_map" and len(str(x)) < 4096},
+        "shape": _shape(config) if config else None,
     }
 
 
@@ -129,6 +139,13 @@ def _license(card: str) -> str | None:
     head = card.split("---", 2)[1] if card.startswith("---") and card.count("---") > 1 else ""
     line = next((s for s in head.splitlines() if s.startswith("license:")), "")
     return line.partition(":")[2].strip().strip("'\"") or None
+
+
+def _shape(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    try:
+        return reading.from_config(config).facts()
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError):
+        return None
 
 
 def _short(text: str) -> str:

@@ -77,7 +77,13 @@ class _Redirect(urllib.request.HTTPRedirectHandler):
 
 
 def open_(
-    url: str, headers: Mapping[str, str] | None = None, *, offline: bool, timeout: float = 30, method: str = "GET"
+    url: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    offline: bool,
+    timeout: float = 30,
+    method: str = "GET",
+    data: bytes | None = None,
 ) -> http.client.HTTPResponse:
     """The response to a request, its body unread. Raises Transient, Refused, or Problems where it may not be asked."""
     allow(url, offline)
@@ -85,6 +91,7 @@ def open_(
         urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]"),
         headers={"User-Agent": AGENT, "Accept-Encoding": "identity", **(headers or {})},
         method=method,
+        data=data,
     )
     proxies = urllib.request.ProxyHandler({} if loopback(url) else None)
     opener = urllib.request.build_opener(proxies, _Redirect(offline))

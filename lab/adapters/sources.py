@@ -18,7 +18,7 @@ LISTERS = {
     "hub": "lab.adapters.hub",
     "ollama": "lab.adapters.ollama",
     "release": "lab.adapters.release",
-    "git": "lab.adapters.git",
+    "git": "lab.adapters.gitsource",
 }
 
 

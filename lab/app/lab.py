@@ -73,10 +73,21 @@ class Lab:
             self.source or self.root,
             self.overrides,
             cache=self.state / "cache" / "declare",
-            recorded=lambda address: r.facts if (r := self.records.get(Address(address))) else None,
+            recorded=self._recorded,
             machine=_read_machine,
             lives=self.root if self.source else None,
         )
+
+    def _recorded(self, address: str) -> Facts | None:
+        """What the ledger holds of a resource."""
+        # A kind may ask while the lab is still being composed: then its id, which is in the head, is not known yet.
+        records = self.records if "declared" in self.__dict__ else self._early
+        found = records.get(Address(address))
+        return found.facts if found else None
+
+    @cached_property
+    def _early(self) -> Mapping[Address, Record]:
+        return Ledger.read(self.ledger_path, "").records()
 
     @property
     def head(self) -> Mapping[str, Any]:

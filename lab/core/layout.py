@@ -49,10 +49,10 @@ def view(store: str, model: str, family: str = "", quantization: str = "") -> st
 
 
 def stores(lab: Mapping[str, Any], default: str) -> dict[str, Mapping[str, Any]]:
-    """The declared stores by name, each `{path, tier, models, reserve}`; the first is `default`.
+    """The declared stores by name, each `{path, tier, models}`; the first is `default`.
 
     `lab.stores` maps a name to a path or to such a block:
-    `stores: {bulk: {path: /Volumes/ext/lab, tier: bulk, models: ["*_671b"], reserve: 50000000000}}`.
+    `stores: {bulk: {path: /Volumes/ext/lab, tier: bulk, models: ["*_671b"]}}`.
     """
     out: dict[str, Mapping[str, Any]] = {DEFAULT: {"path": default}}
     for name, block in (lab.get("stores") or {}).items():

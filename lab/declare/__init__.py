@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from lab.declare.declared import Declared
-from lab.declare.load import load
+from lab.declare.load import composed, load
 
-__all__ = ["Declared", "load"]
+__all__ = ["Declared", "composed", "load"]

@@ -38,7 +38,8 @@ class Surroundings:
         self.root = str(root)
         self.home = os.path.expanduser("~")
         self.host = host
-        self.lab: Mapping[str, Any] = head.get("lab") or {}
+        lab = head.get("lab")
+        self.lab: Mapping[str, Any] = lab if isinstance(lab, dict) else {}
         self.offline = bool(head.get("offline"))
         self.state = f"{self.root}/state"
         self.store = self.path(str(self.lab.get("store") or "~/lab-store"))

@@ -80,6 +80,9 @@ def _check(conf: Conf, texts: dict[str, bytes]) -> Read | None:
             lab = found
         if found.value is not None and not isinstance(found.value, dict):
             problems.append(Problem("the file is a list or a single value, not a mapping", file=file, line=1))
+        elif isinstance(found.value, dict) and not isinstance(found.value.get("defaults", []), list):
+            line, column = locate(conf.conf / name, ["defaults"])
+            problems.append(Problem("`defaults` must be a list", file=file, line=line, column=column))
         elif found.value is None and name == "lab.yaml":
             problems.append(
                 Problem("the file is empty", file=file, line=1, do="give it at least `lab:` with name and id")

@@ -49,6 +49,16 @@ def load(
     return Loading(at, overrides, profile, Cache(cache), recorded, machine or Host, lives or at).run()
 
 
+def composed(root: Path, overrides: Sequence[str] = (), *, profile: str | None = None) -> dict[str, Any]:
+    """The whole lab as plain, resolved values: the head's keys and, under each kind, the blocks of its resources.
+
+    Equal to what `hydra.compose` makes of the same lab written with `kind@kind.name: name` entries. Raises Problems.
+    Reads.
+    """
+    at = Path(root).absolute()
+    return Loading(at, overrides, profile, Cache(None), None, Host, at).plain()
+
+
 class Loading:
     """One load: the problems found so far, and the steps that find them."""
 
@@ -98,6 +108,21 @@ class Loading:
             raise Problems(*dict.fromkeys(sorted(self.problems, key=_order)))
         declared.digest()
         return declared
+
+    def plain(self) -> dict[str, Any]:
+        """The composed values, resolved; nothing is checked against kinds."""
+        made = head(self.conf, self.overrides, self.profile, self.cache)
+        tree, _ = self._tree(made, True)
+        resolver = Resolver(tree)
+        out = {}
+        for key, value in tree.items():
+            try:
+                out[key] = resolver.value(dict(value) if isinstance(value, Blocks) else value, (key,))
+            except Unresolved as e:
+                self.problems.append(Problem(e.summary, file="conf", why=f"at {'.'.join(map(str, e.at))}", do=e.do))
+        if self.problems:
+            raise Problems(*self.problems)
+        return {k: v for k, v in out.items() if v or not isinstance(tree[k], Blocks)}
 
     def _tree(self, composed: Head, sound: bool) -> tuple[dict[str, Any], dict[str, Found]]:
         """The head's values with the blocks of the chosen resources under their kinds, overrides applied."""

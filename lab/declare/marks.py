@@ -29,7 +29,8 @@ def locate(path: Path, fields: Sequence[Any], *, key: bool = False) -> tuple[int
         if found is None:
             continue
         key_node, node = found
-        mark = (key_node if key or (key_node is not None and _elsewhere(key_node, node)) else node).start_mark
+        by_key = key_node is not None and (key or _elsewhere(key_node, node))
+        mark = (key_node if by_key else node).start_mark
     return mark.line + 1, mark.column + 1
 
 

@@ -122,6 +122,7 @@ def _set(block: Any, path: list[str], op: Operation, where: str) -> None:
     if op.type == "change" and not exists and parents:
         hint = did_you_mean(last, node)
         raise Refused(f"there is no `{last}` in {here}{hint}", f"add it with +{op.text}")
+    _same_shape(node.get(last), op.value, f"{here}.{last}")
     if isinstance(node.get(last), dict) and isinstance(op.value, dict):
         node[last] = _merge(node[last], op.value, op, op.type != "change", f"{here}.{last}", None)
     else:
@@ -136,11 +137,20 @@ def _merge(
         if key not in out and not add and key not in (fields or ()):
             hint = did_you_mean(str(key), {*map(str, out), *(fields or ())})
             raise Refused(f"there is no `{key}` in {where}{hint}", f"add it with +{op.text}")
+        _same_shape(out.get(key), value, f"{where}.{key}")
         if isinstance(out.get(key), dict) and isinstance(value, dict):
             out[key] = _merge(out[key], value, op, add, f"{where}.{key}", None)
         else:
             out[key] = value
     return out
+
+
+def _same_shape(old: Any, new: Any, where: str) -> None:
+    """A list is not replaced by a mapping, nor a mapping by a list: Hydra merges containers, and these do not merge."""
+    if isinstance(old, dict) and isinstance(new, list):
+        raise Refused(f"{where} is a mapping, and a list cannot be merged into it", f"remove it first: ~{where}")
+    if isinstance(old, list) and isinstance(new, dict):
+        raise Refused(f"{where} is a list, and a mapping cannot be merged into it", f"remove it first: ~{where}")
 
 
 def _delete(op: Operation, of_kind: dict[str, Any], name: str, path: list[str]) -> None:

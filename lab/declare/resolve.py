@@ -54,7 +54,10 @@ class Resolver:
         found = list(_SIMPLE.finditer(text))
         if "\\" in text or text.count("${") != len(found) or not all(self._is_simple(m) for m in found):
             return self._omegaconf(text, at)
-        return _SIMPLE.sub(lambda m: str(self._one(m, at)), text)
+        parts = {m.start(): self._one(m, at) for m in found}
+        if any(isinstance(v, (dict, list)) for v in parts.values()):
+            return self._omegaconf(text, at)
+        return _SIMPLE.sub(lambda m: str(parts[m.start()]), text)
 
     def _is_simple(self, match: re.Match[str]) -> bool:
         default = match[3]

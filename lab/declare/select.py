@@ -19,8 +19,11 @@ def select(wanted: Mapping[str, Any] | None, kind: str, names: Collection[str]) 
         return sorted(names), []
     chosen = wanted.get(kind, wanted.get("*", ()))
     named = kind in wanted
-    patterns = [chosen] if isinstance(chosen, str) else list(chosen or ())
     faults: list[str] = []
+    if chosen is not None and not isinstance(chosen, (str, list, tuple)):
+        faults.append(f"resources.{kind} takes a name, a glob or a list of them")
+        chosen = ()
+    patterns = [chosen] if isinstance(chosen, str) else list(chosen or ())
     found: set[str] = set()
     if patterns and all(isinstance(p, str) and p.startswith("!") for p in patterns):
         found |= set(names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,28 @@ from lab.core.address import Address
 
 class _Block(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class StoreSettings(_Block):
+    """A store on a volume of its own."""
+
+    path: str
+    """Where it lies."""
+    tier: str = ""
+    """A word that models may choose it by, such as `fast` or `bulk`."""
+    models: tuple[str, ...] = ()
+    """Globs of the models that live there unless they say otherwise."""
+
+
+class NetworkSettings(_Block):
+    """How patient downloads are."""
+
+    timeout: Annotated[float, Field(gt=0)] | None = None
+    """Seconds without a byte before a connection is tried anew."""
+    tries: Annotated[int, Field(ge=1)] | None = None
+    """Attempts without progress before giving up."""
+    connections: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Files of one model fetched side by side."""
 
 
 class LabSettings(_Block):
@@ -23,6 +45,10 @@ class LabSettings(_Block):
     """Its identity for life, made by `lab init`; stamped into store and ledger."""
     store: str = "~/lab-store"
     """Where models live; `~` is the home, a relative path starts at the repository."""
+    stores: Mapping[str, str | StoreSettings] = {}
+    """Further stores by name, on other volumes: a path, or a block."""
+    network: NetworkSettings = NetworkSettings()
+    """How patient downloads are."""
     description: str = ""
     """What it is for, in a line."""
     owner: str = ""

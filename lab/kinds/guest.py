@@ -147,7 +147,7 @@ class Guest(Declaration):
         """Folder or file → `read`, and each folder on the way from the store → `enter`. Pure."""
         out: dict[str, str] = {}
         for ref in self.may:
-            facts = context.recorded(ref) or {}
+            facts = context.declaration(ref).wanted(context.of(ref))
             path = next((str(facts[k]) for k in ("prefix", "path", "folder") if facts.get(k)), "")
             if not path.startswith("/"):
                 continue

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os.path
-import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lab.core import layout, views
+from lab.core.address import Address
 from lab.core.change import Action, Change
 from lab.core.facts import Facts
 from lab.core.forecast import Estimate, Forecast
-from lab.core.kind import Context, Declaration, Ref
+from lab.core.kind import Context, Declaration, RefTo
 from lab.core.secret import Secret
 from lab.core.step import Step
 from lab.core.steps_models import DropView, Fetch, Keep, Resolve, Train
@@ -95,7 +95,7 @@ class Model(Declaration):
     """A recipe that trains the model here."""
     params: Mapping[str, Any] = {}
     """What the recipe is given."""
-    source_: Ref["experiment"] | None = Field(None, alias="from")  # type: ignore[type-arg, name-defined]  # noqa: F821, UP037
+    source_: Annotated[Address, RefTo("experiment")] | None = Field(None, alias="from")
     """The experiment that makes it."""
     output: str = "model"
     """For `from`: which of the experiment's outputs."""
@@ -139,7 +139,18 @@ class Model(Declaration):
     # What it is
 
     def source(self, context: Context) -> dict[str, Any]:
-        """Where the model comes from, as its provenance records it. Pure."""
+        """Where the model comes from, pinned as far as its lock pins it. Pure."""
+        asked, lock = self.asked(context), self.locked(context)
+        pinned = {"revision": lock.get("commit"), "tag": lock.get("tag")}
+        return asked | {k: v for k, v in pinned.items() if k in asked and v}
+
+    def locked(self, context: Context) -> Mapping[str, Any]:
+        """The lock, unless it was made for another source. Pure."""
+        lock = context.lock or {}
+        return lock if lock.get("source", self.asked(context)) == self.asked(context) else {}
+
+    def asked(self, context: Context) -> dict[str, Any]:
+        """Where the model comes from, as declared. Pure."""
         if self.path:
             return {"path": context.path(self.path)} | ({"place": self.place} if self.place != "auto" else {})
         if self.url:
@@ -149,24 +160,27 @@ class Model(Declaration):
         chosen = {"include": list(self.include), "exclude": list(self.exclude)}
         globs = {k: v for k, v in chosen.items() if v}
         at = {"endpoint": self.endpoint} if self.endpoint else {}
-        pinned = str((context.lock or {}).get("commit") or self.revision)
         if self.hub:
-            return {"hub": self.hub, "revision": pinned, **at, **globs}
+            return {"hub": self.hub, "revision": self.revision, **at, **globs}
         if self.git:
-            return {"git": self.git, "revision": pinned, **globs}
+            return {"git": self.git, "revision": self.revision, **globs}
         if self.ollama:
             return {"ollama": self.ollama, **at}
         if self.release:
-            return {"release": self.release, "tag": str((context.lock or {}).get("tag") or self.tag), **at, **globs}
+            return {"release": self.release, "tag": self.tag, **at, **globs}
         if self.recipe:
             return {"recipe": self.recipe, "params": dict(self.params)}
         return {"from": str(self.source_), "output": self.output, "digest": context.digest(str(self.source_))}
 
     def files(self, context: Context) -> dict[str, Facts]:
         """What is known of the files beforehand: relative path → `{url, sha256, oid, size}`. Pure."""
-        locked = (context.lock or {}).get("files")
+        locked = self.locked(context).get("files")
         if isinstance(locked, Mapping):
             return {str(n): dict(f) for n, f in locked.items()}
+        return self.declared(context)
+
+    def declared(self, context: Context) -> dict[str, Facts]:
+        """What the declaration itself says of the files. Pure."""
         if self.url:
             name = os.path.basename(urllib.parse.unquote(urllib.parse.urlsplit(self.url).path)) or "model"
             return {name: _known(url=self.url, sha256=self.sha256, size=self.size)}
@@ -191,7 +205,7 @@ class Model(Declaration):
         if self.path:
             return {"path": context.content(context.path(self.path)) or None}
         if self.recipe:
-            return {"recipe": next((h for p in _recipes(self.recipe) if (h := context.content(context.path(p)))), "")}
+            return {"recipe": context.content(context.path(f"recipes/model/{self.recipe}"))}
         return {} if self.source_ else {"files": None}
 
     def check(self, context: Context) -> Iterator[str | tuple[str, str, str]]:
@@ -201,7 +215,7 @@ class Model(Declaration):
             yield f"no store or tier is called {self.store}", "store", f"declare it under `lab.stores`, or use {known}"
         if context.address.name == layout.ORIGINAL:
             yield f"a model may not be called {layout.ORIGINAL}", "", "the store uses that name; take another"
-        found = (context.lock or {}).get("model")
+        found = self.locked(context).get("model")
         is_ = found.get("format") if isinstance(found, Mapping) else None
         is_ = is_ or ("gguf" if (self.path or self.url).lower().endswith(".gguf") else None)
         if self.format and is_ and is_ != self.format and not (self.format == "mlx" and is_ == "safetensors"):
@@ -264,12 +278,9 @@ class Model(Declaration):
     def resolve(self, context: Context) -> Step | None:
         if self.recipe or self.source_:
             return None
-        source = self.source(context) | ({"revision": self.revision} if self.hub or self.git else {})
-        source |= {"tag": self.tag} if self.release else {}
-        files = (
-            {} if self.hub or self.git or self.ollama or self.release else self.files(cast(Context, _Unlocked(context)))
+        return Resolve(
+            self.asked(context), self.root(context), self.declared(context), self.token or "", {"timeout": self.timeout}
         )
-        return Resolve(source, self.root(context), files, self.token or "", {"timeout": self.timeout})
 
     def forecast(self, change: Change, context: Context) -> Forecast:
         if change.action in (Action.DESTROY, Action.NONE, Action.ADOPT):
@@ -284,21 +295,10 @@ class Model(Declaration):
         fetch = float(sum(f["size"] for n, f in known.items() if have.get(n) != f.get("sha256")))
         local = bool(self.path) or self.url.startswith("file:")
         return Forecast(
-            download=None if local else Estimate.exact(fetch, "lock" if context.lock else "declared"),
-            disk=Estimate.exact(total, "lock" if context.lock else "declared"),
+            download=None if local else Estimate.exact(fetch, "lock" if self.locked(context) else "declared"),
+            disk=Estimate.exact(total, "lock" if self.locked(context) else "declared"),
             volume=self.root(context) if self.root(context) != context.store else "",
         )
-
-
-class _Unlocked:
-    """A context that forgets its lock, so that `lab lock` asks anew."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self.lock: Mapping[str, Any] | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
 
 
 def _known(**values: Any) -> Facts:
@@ -308,7 +308,6 @@ def _known(**values: Any) -> Facts:
 def _recipes(name: str) -> Iterator[str]:
     """Where a recipe's text may lie."""
     if re.fullmatch(r"[\w-]+", name):
-        yield f"recipes/models/{name}.py"
-        yield f"recipes/models/{name}.yaml"
+        yield f"recipes/model/{name}/train.py"
     else:
         yield name

@@ -40,7 +40,7 @@ class Ledger:
     @classmethod
     def read(cls, path: Path, lab_id: str, stamps: Sequence[Path] = ()) -> Ledger:
         """The ledger for reading; an empty one where none was written yet. Never writes, needs no lock."""
-        if not path.exists():
+        if not path.exists() or path.stat().st_size == 0:
             _refuse_lost(path, lab_id, 0, 0, stamps)
             return cls(path, None, stamps)
         with _clear(path):
@@ -55,7 +55,7 @@ class Ledger:
     @classmethod
     def write(cls, path: Path, lab_id: str, stamps: Sequence[Path] = ()) -> Ledger:
         """The ledger for writing; made where there was none, migrated where it is older. Hold the lock."""
-        fresh = not path.exists()
+        fresh = not path.exists() or path.stat().st_size == 0
         if fresh:
             _refuse_lost(path, lab_id, 0, 0, stamps)
         with _clear(path):
@@ -238,6 +238,7 @@ def _refuse_lost(
         if seen is None or (seen.lab != lab_id and lab_id):
             continue
         if seen.serial > serial and seen.resources:
+            empty = empty or (path.exists() and path.stat().st_size == 0)
             what = "empty" if empty else "missing" if not path.exists() else f"older than the lab (serial {serial})"
             raise problem(
                 f"the ledger is {what}",

@@ -1,8 +1,11 @@
 """Every mistake in conf/ is a problem with its file and line, all of them at once, in Lab's words."""
 
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -194,7 +197,7 @@ def test_a_secret_given_as_a_value_is_never_repeated(make: Make) -> None:
 
         kind: ClassVar[str] = "vault"
         password: Secret
-        others: dict[str, Secret | int] = {}
+        others: Mapping[str, Secret | int] = {}
 
     for block in (
         {"password": "hunter2"},

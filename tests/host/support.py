@@ -31,6 +31,9 @@ class Context:
     def declaration(self, ref: str) -> Any:
         return self.declarations[ref]
 
+    def of(self, ref: str) -> Context:
+        return self
+
     def recorded(self, ref: str) -> Mapping[str, Any] | None:
         return self.facts.get(ref)
 

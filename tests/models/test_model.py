@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,13 @@ import pytest
 from pydantic import ValidationError
 
 from lab.adapters import store
-from lab.core.change import Action, Change
+from lab.core.change import Action
 from lab.core.facts import differences
 from lab.core.problem import Problems, Unknown
 from lab.kinds.model import Model
-from tests.models.doubles import Context, Stage, World, perform
-from tests.models.servers import Server, serving, sha256
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    (tmp_path / "www").mkdir()
-    with serving(tmp_path / "www") as found:
-        yield found
+from tests.models.doubles import Context, World
+from tests.models.lifecycle import apply
+from tests.models.servers import Server, sha256
 
 
 def put(server: Server, name: str, data: bytes) -> str:
@@ -31,21 +24,6 @@ def put(server: Server, name: str, data: bytes) -> str:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(data)
     return sha256(data)
-
-
-def apply(model: Model, context: Context, tmp_path: Path, action: Action = Action.CREATE, **stage: Any) -> Any:
-    """Observes, performs the steps, observes again; what is wanted is then so."""
-    recorded = context.facts.get(context.address)
-    observed = model.observe(World(), context)
-    change = Change(context.address, action, recorded=recorded, observed=observed)
-    for step in model.steps(change, context):
-        perform(step, Stage(tmp_path, Path(context.store), context.address, **stage))
-    found = model.observe(World(), context)
-    if action is not Action.DESTROY:
-        assert found is not None
-        assert differences(found, model.wanted(context), partial=True) == ()
-        context.facts[context.address] = found
-    return found
 
 
 def test_one_flipped_byte_is_drift_named_by_file_and_only_that_file_is_fetched_again(

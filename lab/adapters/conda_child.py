@@ -1,0 +1,160 @@
+"""The process in which rattler and conda-lock run: one JSON request on stdin, one JSON answer on stdout.
+
+rattler's threads crash the interpreter at exit in four runs of ten; here the answer is flushed and the process leaves
+by `os._exit`, so no caller ever sees that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+
+class Fault(Exception):
+    """A failure the caller can explain: its kind, and what it concerns."""
+
+    def __init__(self, kind: str, **details: Any) -> None:
+        super().__init__(kind)
+        self.details = {"kind": kind, **details}
+
+
+def solve(request: dict[str, Any]) -> dict[str, Any]:
+    """Solved records per platform: `{platform: [{name, version, build, url, md5, sha256, size, depends}]}`."""
+    return {p: asyncio.run(_solve(request, p, part)) for p, part in request["platforms"].items()}
+
+
+async def _solve(request: dict[str, Any], platform: str, part: dict[str, Any]) -> list[dict[str, Any]]:
+    import rattler as r
+
+    virtual = []
+    for name, said in part["virtual"].items():
+        version, _, build = str(said).partition(" ")
+        virtual.append(r.GenericVirtualPackage(r.PackageName(name), r.Version(version), r.BuildString(build or "0")))
+    specs = []
+    for text in part["specs"]:
+        try:
+            specs.append(r.MatchSpec(text, strict=False))
+        except Exception as e:
+            raise Fault("spec", text=text, why=str(e)) from e
+    locked = []
+    if part.get("locked") and request.get("lockfile"):
+        locked = [
+            record for record in _records(request["lockfile"], platform) if record.name.normalized in part["locked"]
+        ]
+    try:
+        records = await r.solve(
+            sources=request["channels"],
+            specs=specs,
+            gateway=r.Gateway(cache_dir=Path(request["cache"]) / "repodata"),
+            platforms=[platform, "noarch"],
+            virtual_packages=virtual,
+            locked_packages=locked,
+        )
+    except Exception as e:
+        kind = "unsatisfiable" if type(e).__name__ == "SolverError" else "channel"
+        raise Fault(kind, platform=platform, why=str(e)) from e
+    return [
+        {
+            "name": x.name.normalized,
+            "version": str(x.version),
+            "build": str(x.build),
+            "url": x.url,
+            "md5": x.md5.hex() if x.md5 else None,
+            "sha256": x.sha256.hex() if x.sha256 else None,
+            "size": x.size,
+            "depends": list(x.depends),
+        }
+        for x in records
+    ]
+
+
+def _records(lockfile: str, platform: str) -> list[Any]:
+    import rattler as r
+
+    environment = r.LockFile.from_path(Path(lockfile)).default_environment()
+    if environment is None:
+        return []
+    mine = next((p for p in environment.platforms() if p.name == platform), None)
+    return list(environment.conda_repodata_records_for_platform(mine) or []) if mine else []
+
+
+def install(request: dict[str, Any]) -> dict[str, Any]:
+    """The conda part of a lock is linked into a prefix, from archives whose hashes are the lock's."""
+    records = _records(request["lockfile"], request["platform"])
+    for record in records:
+        if record.url.startswith("file://"):
+            _check_archive(record)
+    asyncio.run(_install(request, records))
+    return {"packages": len(records)}
+
+
+def _check_archive(record: Any) -> None:
+    path = Path(unquote(urlsplit(record.url).path))
+    if not path.exists():
+        raise Fault("gone", url=record.url, package=record.name.normalized)
+    if record.sha256 is not None:
+        with path.open("rb") as f:
+            found = hashlib.file_digest(f, "sha256").hexdigest()
+        if found != record.sha256.hex():
+            raise Fault(
+                "hash", url=record.url, package=record.name.normalized, expected=record.sha256.hex(), found=found
+            )
+
+
+async def _install(request: dict[str, Any], records: list[Any]) -> None:
+    import rattler as r
+
+    packages = Path(request["cache"]) / "pkgs"
+    try:
+        await r.install(
+            records,
+            request["prefix"],
+            platform=r.Subdir(request["platform"]),
+            reinstall_packages=set(request.get("reinstall", ())) or None,
+            package_cache=r.PackageCache.new_layered([packages], validation_mode=r.ValidationMode(request["validate"]))
+            if request.get("validate")
+            else None,
+            cache_dir=packages,
+            show_progress=False,
+        )
+    except Exception as e:
+        text = str(e)
+        kind = "hash" if "hash" in text.lower() and "mismatch" in text.lower() else "install"
+        raise Fault(kind, why=text) from e
+
+
+def write(request: dict[str, Any]) -> dict[str, Any]:
+    """A conda-lock v1 file with these packages, through the conda-lock package."""
+    from lab.adapters import condalock
+
+    return condalock.write(request)
+
+
+DEEDS = {"solve": solve, "install": install, "write": write}
+
+
+def main() -> None:
+    """Reads the request, answers, and leaves without running exit handlers."""
+    request = json.load(sys.stdin)
+    answer: dict[str, Any]
+    try:
+        answer = {"done": DEEDS[request["do"]](request)}
+    except Fault as e:
+        answer = {"fault": e.details}
+    except Exception as e:
+        import traceback
+
+        answer = {"fault": {"kind": "unexpected", "why": f"{type(e).__name__}: {e}", "trace": traceback.format_exc()}}
+    sys.__stdout__.write("\n" + json.dumps(answer) + "\n")  # type: ignore[union-attr]
+    sys.__stdout__.flush()  # type: ignore[union-attr]
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""conda-lock's own package: specs, content hashes, and the lock file in format v1. Runs in `conda_child` only."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+SELECTORS = {"linux-64": "linux64", "linux-aarch64": "aarch64", "osx-arm64": "arm64", "osx-64": "osx and not arm64"}
+
+
+def source(spec: dict[str, Any]) -> str:
+    """The spec as an `environment.yml` that conda-lock reads; what one platform asks for carries a selector. Pure."""
+    channels = spec["channels"] or ["nodefaults"]
+    lines = ["channels:", *(f"  - {c}" for c in channels), "dependencies:"]
+    lines += [f"  - {text}{mark}" for text, mark in _marked(spec, "conda")]
+    pip = [f"      - {text}{mark}" for text, mark in _marked(spec, "pip")]
+    if pip:
+        lines += ["  - pip:", *pip]
+    if len(lines) == len(channels) + 2:
+        lines[-1] = "dependencies: []"
+    return "\n".join([*lines, "platforms:", *(f"  - {p}" for p in spec["platforms"])]) + "\n"
+
+
+def _marked(spec: dict[str, Any], part: str) -> list[tuple[str, str]]:
+    """Each requirement, with the selector of its platform where it is not of all."""
+    of = {p: spec["requirements"][p][part] for p in spec["platforms"]}
+    everywhere = [t for t in of[spec["platforms"][0]] if all(t in ts for ts in of.values())]
+    out = [(t, "") for t in everywhere]
+    for platform, texts in of.items():
+        out += [(t, f"  # [{SELECTORS[platform]}]") for t in texts if t not in everywhere]
+    return out
+
+
+def virtual_text(virtual: dict[str, dict[str, str]]) -> str:
+    """The virtual packages as a file for `conda-lock --virtual-package-spec`. Pure."""
+    lines = ["subdirs:"]
+    for platform, packages in virtual.items():
+        lines += [f"  {platform}:", "    packages:"]
+        lines += [f'      {name}: "{version}"' for name, version in packages.items()]
+    return "\n".join(lines) + "\n"
+
+
+def write(request: dict[str, Any]) -> dict[str, Any]:
+    """Three files are in place: the lock in format v1, and the source and virtual packages it answers."""
+    os.environ.update(request["environ"])
+    from conda_lock.content_hash import compute_content_hashes
+    from conda_lock.interfaces.vendored_conda import MatchSpec
+    from conda_lock.lockfile import apply_categories, write_conda_lock_file
+    from conda_lock.lockfile.v2prelim.models import HashModel, LockedDependency, Lockfile, LockMeta
+    from conda_lock.src_parser import make_lock_spec
+    from conda_lock.virtual_package import virtual_package_repo_from_specification
+
+    target = Path(request["target"])
+    text, virtual = source(request["spec"]), virtual_text(request["virtual"])
+    with tempfile.TemporaryDirectory() as folder:
+        named, offered, mapping = Path(folder, "environment.yml"), Path(folder, "virtual.yml"), Path(folder, "map.json")
+        named.write_text(text)
+        offered.write_text(virtual)
+        # conda-lock would fetch its table of PyPI names; conda's own Python packages are told to uv as they are.
+        mapping.write_text("{}")
+        spec = make_lock_spec(src_files=[named], mapping_url=str(mapping))
+        repository = virtual_package_repo_from_specification(offered)
+        packages: list[Any] = []
+        for platform in request["spec"]["platforms"]:
+            part = request["packages"][platform]
+            planned: dict[str, Any] = {}
+            for p in part["conda"]:
+                asked: dict[str, list[Any]] = {}
+                for depends in p["depends"]:
+                    match = MatchSpec(depends)
+                    asked.setdefault(match.name, []).append(match)
+                one = {n: ms[0] if len(ms) == 1 else MatchSpec.merge(ms)[0] for n, ms in asked.items()}
+                planned[p["name"]] = LockedDependency(
+                    name=p["name"],
+                    version=p["version"],
+                    manager="conda",
+                    platform=platform,
+                    dependencies={n: m.version.spec_str if m.version is not None else "" for n, m in one.items()},
+                    url=p["url"],
+                    hash=HashModel(md5=p["md5"], sha256=p["sha256"]),
+                )
+            requested = {d.name: d for d in spec.dependencies[platform] if d.manager == "conda"}
+            apply_categories(requested=requested, planned=planned, mapping_url=str(mapping))
+            for locked in planned.values():
+                locked.categories = locked.categories or {"main"}
+            packages += planned.values()
+            packages += [
+                LockedDependency(
+                    name=p["name"],
+                    version=p["version"],
+                    manager="pip",
+                    platform=platform,
+                    dependencies=p["depends"],
+                    url=p["url"],
+                    hash=HashModel(sha256=p["sha256"]),
+                    categories={"main"},
+                )
+                for p in part["pip"]
+            ]
+        source_path = target.with_name(f"{request['name']}.environment.yml")
+        lock = Lockfile(
+            package=packages,
+            metadata=LockMeta(
+                content_hash=compute_content_hashes(spec, repository),
+                channels=list(spec.channels),
+                platforms=list(spec.platforms),
+                sources=[source_path.name],
+                custom_metadata={"lab": request["note"]},
+            ),
+        )
+        staged = Path(folder, "conda-lock.yml")
+        write_conda_lock_file(lock, staged, metadata_choices=set())
+        body = staged.read_text()
+    for path, content in (
+        (source_path, text),
+        (target.with_name(f"{request['name']}.virtual-packages.yml"), virtual),
+        (target, body),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.lab-tmp")
+        temporary.write_text(content)
+        os.replace(temporary, path)
+    return {"lockfile": target.name}

@@ -1,0 +1,282 @@
+"""Locks of environments: solved for all platforms at once, moving only what must move."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lab.adapters import conda, uv
+from lab.adapters.channel import build, shipped
+from lab.adapters.files import put
+from lab.core.envspec import inputs_digest, package, requirements
+from lab.core.facts import Facts, digest
+from lab.core.problem import problem
+from lab.core.step import Stage
+from lab.core.steps_envs import LockEnv
+
+VIRTUAL = {
+    "osx": {"__unix": "0", "__osx": "14.0", "__archspec": "1 m1"},
+    "linux": {"__unix": "0", "__linux": "5.10", "__glibc": "2.28"},
+}
+"""What a platform is taken to offer where the env does not say; written into every lock."""
+
+
+# --- places ----------------------------------------------------------------------------------------------------------
+
+
+def cache(stage: Stage) -> Path:
+    """Where packages are unpacked and shared from."""
+    return stage.state / "cache" / "conda"
+
+
+def uv_cache(stage: Stage) -> Path:
+    """Where Python packages are unpacked and shared from, unless UV_CACHE_DIR says otherwise."""
+    return stage.state / "cache" / "uv"
+
+
+def locks(stage: Stage) -> Path:
+    """Where locks are committed."""
+    return stage.root / "conf" / "lock" / "env"
+
+
+def environ(stage: Stage) -> dict[str, str]:
+    """What stands for machine-local places in a lock, so that it is the same on every machine."""
+    return {"LAB_ROOT": str(stage.root), "LAB_CHANNELS": str(stage.state / "cache" / "channels")}
+
+
+def channel(text: str, stage: Stage) -> tuple[str, str]:
+    """A declared channel as it is written in the lock, and as it is read here; a described one is built first."""
+    if "://" in text or "/" not in text:
+        return text, text
+    path = Path(text).expanduser()
+    folder = path if path.is_absolute() else stage.root / path
+    if not folder.is_dir():
+        folder = shipped(text) or folder
+    if (folder / "channel.yaml").exists():
+        name = f"{folder.name}-{digest((folder / 'channel.yaml').read_text())[:8]}"
+        built = build(folder, stage.state / "cache" / "channels" / name)
+        return f"file://$LAB_CHANNELS/{name}", built.as_uri()
+    if not folder.is_dir():
+        raise problem(f"the channel {text} is not there", why=f"{folder} is no folder", do="name a channel or a URL")
+    if folder.is_relative_to(stage.root):
+        return f"file://$LAB_ROOT/{folder.relative_to(stage.root)}", folder.as_uri()
+    return folder.as_uri(), folder.as_uri()
+
+
+# --- lock ------------------------------------------------------------------------------------------------------------
+
+
+def lock(step: LockEnv, stage: Stage) -> Facts:
+    """The lock answers the spec for all platforms; what still fits stays as it was."""
+    spec = dict(step.spec)
+    platforms = list(spec["platforms"])
+    spec["requirements"] = {p: dict(zip(("conda", "pip"), requirements(spec, p), strict=True)) for p in platforms}
+    spec["channels"] = list(spec.get("channels", ()))
+    pairs = [channel(c, stage) for c in spec["channels"]]
+    here = dict(pairs)
+    spec["channels"] = [written for written, _ in pairs]
+    virtual = _virtual(spec, platforms, step.osx)
+    old = summary(step.name, stage)
+    for platform in platforms:
+        if platform not in uv.TARGETS:
+            raise problem(f"{platform} is no platform that can be locked", do=f"use {', '.join(uv.TARGETS)}")
+    writer = conda.Child()
+    try:
+        packages = _solve(step, spec, here, virtual, old, stage)
+        stage.check()
+        for part in packages.values():
+            for p in part["conda"]:
+                for written, read in here.items():
+                    if p["url"].startswith(f"{read}/"):
+                        p["url"] = written + p["url"][len(read) :]
+        target = locks(stage) / f"{step.name}.conda-lock.yml"
+        writer.ask(
+            {
+                "do": "write",
+                "name": step.name,
+                "target": str(target),
+                "spec": spec,
+                "virtual": virtual,
+                "packages": packages,
+                "environ": environ(stage),
+                "note": inputs_digest(step.spec),
+            },
+            stage.check,
+        )
+    finally:
+        writer.close()
+    made = _summarize(step, spec, virtual, packages, target)
+    put(locks(stage) / f"{step.name}.yaml", _yaml(made).encode())
+    for line in moved(old, made):
+        stage.say(line)
+    return made
+
+
+def _virtual(spec: dict[str, Any], platforms: list[str], osx: str) -> dict[str, dict[str, str]]:
+    out = {}
+    for platform in platforms:
+        said = dict(VIRTUAL[platform.partition("-")[0]])
+        if platform.startswith("osx"):
+            if osx:
+                said["__osx"] = osx
+            if platform == "osx-64":
+                said["__archspec"] = "1 x86_64"
+        out[platform] = {**said, **spec.get("virtual_packages", {}).get(platform, {})}
+    return out
+
+
+def _solve(
+    step: LockEnv,
+    spec: dict[str, Any],
+    here: dict[str, str],
+    virtual: dict[str, dict[str, str]],
+    old: dict[str, Any],
+    stage: Stage,
+) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    out: dict[str, dict[str, list[dict[str, Any]]]] = {p: {"conda": [], "pip": []} for p in spec["platforms"]}
+    moving = {package(u) for u in step.update}
+    kept = {
+        p: {n: v for n, v in part.get("packages", {}).items() if n not in moving and "*" not in step.update}
+        for p, part in old.get("platforms", {}).items()
+    }
+    if any(part["conda"] for part in spec["requirements"].values()):
+        if stage.offline and any(not url.startswith("file://") for url in here.values()):
+            raise problem("locking needs its channels", why="offline: true", do="lock on a machine that may connect")
+        request = {
+            "channels": list(here.values()),
+            "cache": str(cache(stage)),
+            "platforms": {
+                p: {
+                    "specs": spec["requirements"][p]["conda"],
+                    "virtual": virtual[p],
+                    "locked": [n for n in kept.get(p, {})],
+                }
+                for p in spec["platforms"]
+            },
+        }
+        previous = locks(stage) / f"{step.name}.conda-lock.yml"
+        with contextlib.ExitStack() as stack:
+            if previous.exists() and old:
+                request["lockfile"] = str(stack.enter_context(expanded(previous, stage)))
+            solved = conda.ask("solve", request, stage.check)
+        for p, records in solved.items():
+            out[p]["conda"] = records
+    for p in spec["platforms"]:
+        pip = spec["requirements"][p]["pip"]
+        if not pip:
+            continue
+        of = {r["name"]: r for r in out[p]["conda"]}
+        dists = {uv.normalized(n): r["version"] for n, r in of.items() if _is_python_package(r)}
+        python = of["python"]["version"] if "python" in of else spec.get("python", "")
+        if not python:
+            raise problem("Python packages are asked for, and no python", do='add `python: "3.12"`')
+        sdist = spec.get("allow_sdist", False)
+        out[p]["pip"] = uv.resolve(
+            pip,
+            p,
+            "3.11" if python == "host" else python,
+            virtual[p],
+            dists,
+            preferred={n: v for n, v in kept.get(p, {}).items() if n not in of},
+            sdist=list(sdist) if isinstance(sdist, (list, tuple)) else bool(sdist),
+            cache=uv_cache(stage),
+            offline=stage.offline,
+            check=stage.check,
+        )
+    return out
+
+
+def _is_python_package(record: dict[str, Any]) -> bool:
+    return any(package(d) in ("python", "python-abi") for d in record["depends"]) and record["name"] not in (
+        "pip",
+        "python",
+    )
+
+
+def _summarize(
+    step: LockEnv, spec: dict[str, Any], virtual: dict[str, Any], packages: dict[str, Any], target: Path
+) -> dict[str, Any]:
+    platforms: dict[str, Any] = {}
+    for p, part in packages.items():
+        everything = [*part["conda"], *part["pip"]]
+        sizes = [x.get("size") for x in everything]
+        platforms[p] = {
+            "digest": digest(sorted([x["name"], x["version"], x["url"], x["sha256"] or x.get("md5")] for x in everything)
+                             + [["python", spec.get("python", "")], ["virtual", *sorted(virtual[p].items())]]),
+            "conda": len(part["conda"]),
+            "pip": len(part["pip"]),
+            "packages": {x["name"]: x["version"] for x in sorted(everything, key=lambda x: x["name"])},
+        }  # fmt: skip
+        if all(sizes):
+            platforms[p]["download"] = sum(sizes)
+    return {
+        "lockfile": target.name,
+        "sha256": hashlib.sha256(target.read_bytes()).hexdigest(),
+        "inputs": inputs_digest(step.spec),
+        "python": spec.get("python", ""),
+        "virtual_packages": virtual,
+        "platforms": platforms,
+    }
+
+
+def moved(old: Facts, new: Facts) -> list[str]:
+    """What a relock moves: `linux-64: numpy 1.26.4 → 2.0.1`. Pure."""
+    out = []
+    for platform, part in new["platforms"].items():
+        before = old.get("platforms", {}).get(platform, {}).get("packages")
+        if before is None:
+            continue
+        after = part["packages"]
+        for name in sorted({*before, *after}):
+            if before.get(name) != after.get(name):
+                out.append(f"{platform}: {name} {before.get(name, '–')} → {after.get(name, '–')}")
+    return out
+
+
+def summary(name: str, stage: Stage) -> dict[str, Any]:
+    import yaml
+
+    path = locks(stage) / f"{name}.yaml"
+    try:
+        found = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _yaml(value: Any) -> str:
+    import yaml
+
+    return str(yaml.dump(value, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False, width=120))
+
+
+@contextlib.contextmanager
+def expanded(path: Path, stage: Stage) -> Iterator[Path]:
+    """The lock with this machine's places in it, for rattler."""
+    text = path.read_text()
+    for name, value in environ(stage).items():
+        text = text.replace(f"${{{name}}}", value).replace(f"${name}", value)
+    here = stage.scratch / f"{os.getpid()}-{os.urandom(3).hex()}.conda-lock.yml"
+    here.write_text(text)
+    try:
+        yield here
+    finally:
+        here.unlink(missing_ok=True)
+
+
+def ensure_channels(stage: Stage) -> None:
+    """Every described channel that some lock of the lab names stands where the locks say."""
+    base = stage.state / "cache" / "channels"
+    for source in _described(stage):
+        name = f"{source.parent.name}-{digest(source.read_text())[:8]}"
+        build(source.parent, base / name)
+
+
+def _described(stage: Stage) -> list[Path]:
+    with_lab = shipped("recipes/channel")
+    roots = [stage.root / "recipes" / "channel", *([with_lab] if with_lab else [])]
+    return [f for root in dict.fromkeys(roots) for f in sorted(root.glob("*/channel.yaml"))]

@@ -1,0 +1,240 @@
+"""Experiments: a step becomes a run's spec, and a finished run becomes what the lab points to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lab.adapters import mlflow_local
+from lab.core.problem import problem
+from lab.core.step import Stage
+from lab.core.steps_runs import Execute, Forget
+from lab.runs import provenance
+from lab.runs.folder import RunFolder, new_id, put
+from lab.runs.outcome import measured
+from lab.runs.run import Handle, RunSpec, again, launch
+
+_PLACE = re.compile(r"\{([A-Za-z_][\w.-]*)\}")
+_HOME = Path(__file__).resolve().parents[2]
+
+
+def begin(step: Execute, stage: Stage, *, run: str = "") -> Handle:
+    """A new run of the experiment is started; raises Problems where it cannot be."""
+    if step.require_clean:
+        provenance.clean(stage.root, f"experiment.{step.name}")
+    folder = stage.state / "runs" / (run or new_id(step.name))
+    spec, inputs = build(step, stage, folder)
+    for kind in ("models", "datasets"):
+        for name, one in spec_given(step, kind).items():
+            if not Path(str(one["path"])).exists():
+                what = one.get("address") or name
+                raise problem(
+                    f"{what} is not there", why=f"{one['path']} does not exist", do=f"run `lab apply --only {what}`"
+                )
+    with contextlib.suppress(mlflow_local.Unready):
+        if spec.tracker:
+            mlflow_local.prepare(Path(str(spec.tracker["db"])))
+    if inputs["git"].get("dirty"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "patch.diff").write_bytes(provenance.patch(stage.root))
+    secrets = {name: stage.secret(str(reference)) for name, reference in step.secrets.items()}
+    return launch(spec, inputs, secrets)
+
+
+def build(step: Execute, stage: Stage, folder: Path) -> tuple[RunSpec, dict[str, Any]]:
+    """The run's spec and its inputs' record, all names in its command replaced."""
+    given = dict(step.spec)
+    prefix = str(given.pop("prefix", ""))
+    python = f"{prefix}/bin/python" if prefix else sys.executable
+    command, notebook = given.pop("command", None), given.pop("notebook", "")
+    start = given.pop("launch", {})
+    env = dict(given.pop("env", {}))
+    path = [str(p) for p in given.pop("path", ())]
+    inputs = {**provenance.here(stage.root), **step.inputs, "params": given["params"], "seed": given["seed"]}
+    inputs["interpreter"] = provenance.interpreter(python)
+    cwd = str(given.pop("cwd"))
+    if step.source:
+        code = clone(step.source, folder)
+        inputs["code_source"] = {**step.source, "commit": provenance.git(code)["commit"]}
+        path, cwd = [str(code)], str(code)
+    if prefix:
+        env = {"PATH": f"{prefix}/bin:{os.environ.get('PATH', '')}", "CONDA_PREFIX": prefix, **env}
+    env["PYTHONPATH"] = os.pathsep.join([*path, str(sdk(stage.state) if prefix else _HOME)])
+    db = mlflow_local.database(stage.state)
+    tracking = step.inputs.get("tracking") or {}
+    env.setdefault("MLFLOW_TRACKING_URI", mlflow_local.uri(db))
+    env.setdefault("MLFLOW_RUN_ID", mlflow_local.run_id(folder.name))
+    env.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    argv: list[str] = []
+    if notebook:
+        argv = [python, "-m", "lab.sdk.notebook", notebook]
+    elif command is not None:
+        names = {
+            **_flat(given["params"]),
+            **{f"models.{n}": m["path"] for n, m in given["models"].items()},
+            **{f"datasets.{n}": d["path"] for n, d in given["datasets"].items()},
+            **{f"outputs.{n}": str(folder / "outputs" / p) for n, p in given["outputs"].items()},
+            "seed": given["seed"],
+            "run": str(folder),
+            "python": python,
+            "checkpoints": str(folder / "checkpoints"),
+        }
+        argv = (
+            ["sh", "-c", fill(command, names, shell=True)]
+            if isinstance(command, str)
+            else [fill(w, names) for w in command]
+        )
+    if start:
+        words = shlex.split(fill(command, names, shell=True)) if isinstance(command, str) else argv
+        argv = launched(str(start["launcher"]), int(start["processes"]), words, prefix)
+    spec = RunSpec(
+        folder=folder,
+        argv=tuple(argv),
+        python=python,
+        env=env,
+        cwd=cwd,
+        path=tuple(path),
+        digest=step.digest,
+        tracker={
+            "shipper": "lab.adapters.spool:Shipper",
+            "db": str(db),
+            "project": inputs.get("project") or tracking.get("project") or step.name,
+            **tracking,
+        },
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()},
+    )
+    return spec, inputs
+
+
+def spec_given(step: Execute, kind: str) -> Mapping[str, Mapping[str, Any]]:
+    """What the step gives of `models` or `datasets`. Pure."""
+    return step.spec.get(kind) or {}
+
+
+def fill(text: str, names: Mapping[str, Any], *, shell: bool = False) -> str:
+    """`text` with `{name}` replaced, quoted for a shell where it is one; doubled braces become single ones. Pure."""
+
+    def value(m: re.Match[str]) -> str:
+        if m[1] not in names:
+            return m[0]
+        found = names[m[1]]
+        plain = found if isinstance(found, str) else json.dumps(found)
+        return shlex.quote(plain) if shell else plain
+
+    parts = re.split(r"(\{\{|\}\})", text)
+    return "".join(p[0] if p in ("{{", "}}") else _PLACE.sub(value, p) for p in parts)
+
+
+def launched(launcher: str, processes: int, words: Iterable[str], prefix: str = "") -> list[str]:
+    """The command line by which a framework's own launcher starts a script. Pure."""
+    program = f"{prefix}/bin/{launcher}" if prefix else launcher
+    script = [w for w in words if w not in ("python", f"{prefix}/bin/python", sys.executable)]
+    if launcher == "torchrun":
+        return [program, "--standalone", f"--nproc-per-node={processes}", *script]
+    return [program, "-n", str(processes), *script]
+
+
+def clone(source: Mapping[str, Any], folder: Path) -> Path:
+    """A fresh clone of the declared ref, in the run's folder; raises Problems where git refuses."""
+    target = folder / "code"
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        fresh = folder / "code.new"
+        ref = str(source.get("ref") or "HEAD")
+        get = ["clone", "--quiet", str(source["git"]), str(fresh)]
+        for args in (get, ["-C", str(fresh), "checkout", "--quiet", "--detach", ref]):
+            done = subprocess.run(
+                ["git", *args], capture_output=True, text=True, env={**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+            )
+            if done.returncode:
+                why = (done.stderr.strip().splitlines() or ["git said nothing"])[-1]
+                raise problem(
+                    f"the code {source['git']} cannot be had", why=why, do="check `source.git` and `source.ref`"
+                )
+        os.replace(fresh, target)
+    return target
+
+
+def sdk(state: Path) -> Path:
+    """A folder from which any Python imports `lab.sdk` and nothing else of ours."""
+    home = state / "sdk"
+    package = home / "lab"
+    package.mkdir(parents=True, exist_ok=True)
+    (package / "__init__.py").touch()
+    link, target = package / "sdk", Path(__file__).resolve().parents[1] / "sdk"
+    if not link.is_symlink() or os.readlink(link) != str(target):
+        temporary = package / f".sdk.{os.getpid()}"
+        temporary.symlink_to(target)
+        os.replace(temporary, link)
+    return home
+
+
+def settle(step: Execute, stage: Stage, folder: RunFolder) -> None:
+    """The lab points to this run: its pointer and the links to its outputs are in place."""
+    base = stage.state / "outputs" / step.name
+    base.mkdir(parents=True, exist_ok=True)
+    outputs = folder.result.get("outputs") or {}
+    for name, one in outputs.items():
+        temporary = base / f".{name}.{os.getpid()}"
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        temporary.symlink_to(one["path"])
+        os.replace(temporary, base / name)
+    for left in base.iterdir():
+        if left.name not in outputs:
+            left.unlink()
+    point(stage.state, step.name, {"run": folder.id, "digest": step.digest})
+
+
+def pointer(state: Path, name: str) -> dict[str, Any]:
+    """Which run an experiment points to, and of which digest; empty where to none. Reads."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((state / "experiments" / f"{name}.json").read_text())
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def point(state: Path, name: str, value: Mapping[str, Any]) -> None:
+    """The experiment points there."""
+    path = state / "experiments" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    put(path, json.dumps(dict(value), sort_keys=True) + "\n")
+
+
+def whole(folder: RunFolder) -> bool:
+    """Whether a finished run's outputs are, byte for byte, what it made. Reads."""
+    made = folder.result.get("outputs") or {}
+    now, missing = measured(folder)
+    return not missing and all(now[n]["sha256"] == made[n]["sha256"] for n in made)
+
+
+def resume(folder: RunFolder, stage: Stage, secrets: Mapping[str, Any]) -> Handle:
+    """The run goes on in its folder."""
+    return again(folder, {name: stage.secret(str(reference)) for name, reference in secrets.items()})
+
+
+def forget(step: Forget, stage: Stage) -> None:
+    """Nothing points to a run of the experiment any more."""
+    (stage.state / "experiments" / f"{step.name}.json").unlink(missing_ok=True)
+    base = stage.state / "outputs" / step.name
+    if base.is_dir():
+        for link in base.iterdir():
+            link.unlink()
+        base.rmdir()
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found[f"{prefix}{key}"] = value
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{key}.")
+    return found

@@ -1,0 +1,292 @@
+"""Prefix: what is in an environment's folder, whose it is, and whether it still is what was installed. Reads only.
+
+Beside the packages, `PREFIX/.lab/` holds `stamp.json` (what was installed: small), `dirs.json` (every folder's mtime) and
+`files.json` (every file's size, mtime, inode, hash and owner). They are written last: a prefix without a stamp was
+never finished.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.core.facts import Facts
+
+OURS = ".lab"
+SHOWN = 20
+"""How many damaged files are named; the rest are counted."""
+TOLD = ("spec", "lock", "content_digest", "platform", "python", "bytes")
+"""What of a stamp is told to the plan."""
+_ASIDE = {"__pycache__", OURS}
+_VOLATILE = ("/RECORD", "/direct_url.json", "/uv_cache.json", "/REQUESTED", "/INSTALLER")
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A file's owner (`conda:NAME VERSION` or `pip:NAME VERSION`), its hash on disk where known, and the one that is equal
+    in every prefix: before prefixes were written into it, or `generated`."""
+
+    owner: str
+    sha256: str = ""
+    portable: str = ""
+
+
+def observe(link: str, depth: int = 0) -> dict[str, Any] | None:
+    """The facts of the env behind a link: `{prefix, lock, content_digest, state, …}`; None where nothing is there.
+
+    Depth 0 looks at folders, 1 at every file's stat, 2 at every byte. `state` is `intact`, or says what is wrong in
+    figures; `files` then names each file with its package.
+    """
+    prefix = os.path.realpath(link)
+    stamp = read_stamp(prefix)
+    if stamp is None:
+        return None if not os.path.isdir(prefix) else {"prefix": prefix, "state": "not finished"}
+    facts: dict[str, Any] = {k: stamp[k] for k in TOLD if stamp.get(k)}
+    facts["prefix"] = prefix
+    if stamp.get("variables"):
+        facts["variables"] = stamp["variables"]
+    damaged = damage(prefix, depth)
+    facts["state"] = summary(damaged)
+    facts["files"] = {rel: damaged[rel] for rel in sorted(damaged)[:SHOWN]}
+    if len(damaged) > SHOWN:
+        facts["files"]["…"] = f"and {len(damaged) - SHOWN} more"
+    return facts
+
+
+def summary(damaged: dict[str, str]) -> str:
+    """`intact`, or `2 edited, 1 foreign`. Pure."""
+    counts: dict[str, int] = {}
+    for what in damaged.values():
+        word = what.partition(" ")[0].rstrip(",")
+        counts[word] = counts.get(word, 0) + 1
+    return ", ".join(f"{n} {word}" for word, n in sorted(counts.items())) or "intact"
+
+
+def read_stamp(prefix: str) -> dict[str, Any] | None:
+    """The stamp of a finished prefix; None where there is none. Reads."""
+    found: dict[str, Any] | None = _load(prefix, "stamp.json")
+    return found
+
+
+def damage(prefix: str, depth: int = 0) -> dict[str, str]:
+    """What is not as installed: path → `edited (conda:numpy 1.26)`, `deleted (…)`, `foreign`. Reads."""
+    folders = _load(prefix, "dirs.json")
+    if folders is None:
+        return {f"{OURS}/dirs.json": "deleted"}
+    files: dict[str, list[Any]] | None = None
+    if depth == 0:
+        changed = [d for d, mtime in folders.items() if _mtime(os.path.join(prefix, d)) != mtime]
+        if not changed:
+            return {}
+        files = _load(prefix, "files.json")
+        if files is None:
+            return {f"{OURS}/files.json": "deleted"}
+        return _names_differ(prefix, changed, files)
+    files = _load(prefix, "files.json")
+    if files is None:
+        return {f"{OURS}/files.json": "deleted"}
+    now = {rel: s for rel, s in walk(prefix)}
+    out = {rel: f"deleted ({known[4]})" for rel, known in files.items() if rel not in now}
+    out |= {rel: f"foreign{_of_package(rel)}" for rel in now if rel not in files}
+    suspects = [
+        rel for rel, known in files.items() if rel in now and (depth >= 2 or _fingerprint(now[rel]) != known[:3])
+    ]
+    hashes = hash_all(prefix, suspects)
+    for rel in suspects:
+        if hashes[rel] != files[rel][3]:
+            shared = ", shared with other envs by a hardlink" if now[rel].st_nlink > 1 else ""
+            out[rel] = f"edited ({files[rel][4]}{shared})"
+        elif stat.S_IMODE(now[rel].st_mode) != files[rel][5]:
+            out[rel] = f"mode-changed ({files[rel][4]})"
+    return out
+
+
+def _names_differ(prefix: str, folders: list[str], files: dict[str, list[Any]]) -> dict[str, str]:
+    out: dict[str, str] = {}
+    gone = {d for d in folders if not os.path.isdir(os.path.join(prefix, d))}
+    known: dict[str, set[str]] = {d: set() for d in folders}
+    for rel, entry in files.items():
+        parent, _, name = rel.rpartition("/")
+        if parent in known:
+            known[parent].add(name)
+        if any(rel.startswith(f"{d}/") for d in gone):
+            out[rel] = f"deleted ({entry[4]})"
+    for folder in set(folders) - gone:
+        now: set[str] = set()
+        with os.scandir(os.path.join(prefix, folder)) as entries:
+            for entry_ in entries:
+                if entry_.name in _ASIDE:
+                    continue
+                if not entry_.is_dir(follow_symlinks=False):
+                    now.add(entry_.name)
+        lead = f"{folder}/" if folder else ""
+        out |= {f"{lead}{n}": f"deleted ({files[f'{lead}{n}'][4]})" for n in known[folder] - now}
+        out |= {f"{lead}{n}": f"foreign{_of_package(lead + n)}" for n in now - known[folder]}
+        with os.scandir(os.path.join(prefix, folder)) as entries:
+            for entry_ in entries:
+                if entry_.name not in _ASIDE and entry_.is_dir(follow_symlinks=False):
+                    sub = f"{lead}{entry_.name}"
+                    if not any(r.startswith(f"{sub}/") for r in files):
+                        out |= {f"{sub}/{r}": f"foreign{_of_package(sub)}" for r, _ in walk(os.path.join(prefix, sub))}
+    return out
+
+
+def _of_package(rel: str) -> str:
+    parts = rel.split("/")
+    if "site-packages" in parts and len(parts) > (at := parts.index("site-packages") + 1):
+        return f" ({parts[at].partition('-')[0].removesuffix('.py')})"
+    return ""
+
+
+def _mtime(path: str) -> int:
+    try:
+        return os.lstat(path).st_mtime_ns
+    except OSError:
+        return -1
+
+
+def _fingerprint(s: os.stat_result) -> list[int]:
+    return [s.st_size, s.st_mtime_ns, s.st_ino]
+
+
+def walk(prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Every file and link below a prefix with its stat, bytecode and our own folder left out. Reads."""
+    stack = [""]
+    while stack:
+        folder = stack.pop()
+        with os.scandir(os.path.join(prefix, folder)) as entries:
+            for e in entries:
+                if e.name in _ASIDE:
+                    continue
+                rel = f"{folder}/{e.name}" if folder else e.name
+                if e.is_dir(follow_symlinks=False):
+                    stack.append(rel)
+                else:
+                    yield rel, e.stat(follow_symlinks=False)
+
+
+def folders(prefix: str) -> dict[str, int]:
+    """Every folder below a prefix with its mtime in ns, the prefix itself as the empty name. Reads."""
+    out, stack = {}, [""]
+    while stack:
+        folder = stack.pop()
+        out[folder] = _mtime(os.path.join(prefix, folder))
+        with os.scandir(os.path.join(prefix, folder)) as entries:
+            stack += [
+                f"{folder}/{e.name}" if folder else e.name
+                for e in entries
+                if e.name not in _ASIDE and e.is_dir(follow_symlinks=False)
+            ]
+    return out
+
+
+def hash_all(prefix: str, names: list[str]) -> dict[str, str]:
+    """SHA-256 of each named file, of a link its target; empty where it cannot be read. Reads."""
+    if len(names) < 64:
+        return {n: hash_one(os.path.join(prefix, n)) for n in names}
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        return dict(
+            zip(names, threads.map(lambda n: hash_one(os.path.join(prefix, n)), names, chunksize=64), strict=True)
+        )
+
+
+def hash_one(path: str) -> str:
+    """Hex SHA-256 of a file; of a link, `link:` and where it points; empty where it cannot be read. Reads."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb", buffering=0) as f:
+            return hashlib.file_digest(f, "sha256").hexdigest()
+    except OSError:
+        try:
+            return f"link:{os.readlink(path)}"
+        except OSError:
+            return ""
+
+
+def owners(prefix: str) -> dict[str, Owned]:
+    """Path → owner, as `conda-meta/` and each wheel's RECORD say. Reads."""
+    own: dict[str, Owned] = {}
+    root = Path(prefix)
+    for record in (root / "conda-meta").glob("*-*-*.json"):
+        said = json.loads(record.read_bytes())
+        owner = f"conda:{said['name']} {said['version']}"
+        own[f"conda-meta/{record.name}"] = Owned(owner, portable="generated")
+        for p in said["paths_data"]["paths"]:
+            if p["path_type"] == "hardlink":
+                plain = p.get("sha256") or ""
+                own[p["_path"]] = Owned(owner, p.get("sha256_in_prefix") or plain, plain)
+            elif p["path_type"] == "softlink":
+                own[p["_path"]] = Owned(owner, portable="link")
+            else:
+                own[p["_path"]] = Owned(owner, portable="generated")
+    for listing in root.glob("lib/python*/site-packages/*.dist-info/RECORD"):
+        installer = listing.parent / "INSTALLER"
+        if not installer.exists() or installer.read_text().strip() == "conda":
+            continue
+        name, _, version = listing.parent.name.removesuffix(".dist-info").rpartition("-")
+        owner = f"pip:{name} {version}"
+        with listing.open(newline="") as f:
+            for row in csv.reader(f):
+                rel = os.path.relpath(os.path.join(listing.parent.parent, row[0]), prefix)
+                plain = _record_hash(row[1])
+                generated = rel.startswith("bin/") or rel.endswith(_VOLATILE) or not plain
+                own[rel] = Owned(owner, plain, "generated" if generated else plain)
+    return own
+
+
+def _record_hash(text: str) -> str:
+    kind, _, value = text.partition("=")
+    return base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).hex() if kind == "sha256" else ""
+
+
+def _load(prefix: str, name: str) -> Any:
+    try:
+        with open(os.path.join(prefix, OURS, name), "rb") as f:
+            return json.loads(f.read())
+    except (OSError, ValueError):
+        return None
+
+
+def survey(prefix: str) -> tuple[dict[str, list[Any]], dict[str, str], str]:
+    """What is there now: files for `files.json`, what differs from the packages' own records, the content digest.
+
+    The content digest covers every file of every package by its portable hash, so it is equal in every prefix and on
+    every machine of a platform. Reads.
+    """
+    own = owners(prefix)
+    found = dict(walk(prefix))
+    hashes = hash_all(prefix, list(found))
+    wrong: dict[str, str] = {}
+    files: dict[str, list[Any]] = {}
+    lines = []
+    for rel, s in found.items():
+        owned = own.get(rel)
+        files[rel] = [*_fingerprint(s), hashes[rel], owned.owner if owned else "lab", stat.S_IMODE(s.st_mode)]
+        if owned is None:
+            continue
+        if owned.sha256 and hashes[rel] != owned.sha256 and not rel.endswith(_VOLATILE):
+            wrong[rel] = f"edited ({owned.owner})"
+        value = owned.portable
+        if value == "link" or hashes[rel].startswith("link:"):
+            value = hashes[rel].replace(prefix, "@")
+        lines.append(f"{_anywhere(rel)}\0{owned.owner}\0{value}\n")
+    for rel, owned in own.items():
+        if rel not in found and "__pycache__" not in rel and not os.path.lexists(os.path.join(prefix, rel)):
+            wrong[rel] = f"deleted ({owned.owner})"
+    content = hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+    return files, wrong, content
+
+
+def _anywhere(rel: str) -> str:
+    # A host's interpreter may be any Python 3: its version is no content of the packages.
+    parts = rel.split("/")
+    return "/".join(["lib", "python", *parts[2:]]) if parts[0] == "lib" and parts[1].startswith("python3.") else rel
+

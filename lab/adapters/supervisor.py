@@ -1,0 +1,96 @@
+"""Supervisor: carries out `execute`: one finished run per digest, waited for, never started twice."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lab.adapters import experiments
+from lab.core.facts import Facts
+from lab.core.problem import Problems, problem
+from lab.core.step import Cancelled, Stage
+from lab.core.steps_runs import Execute
+from lab.core.units import duration
+from lab.runs.folder import ACTIVE, RunFolder
+from lab.runs.run import Handle
+
+
+def execute(step: Execute, stage: Stage) -> Facts:
+    """The experiment points to a finished run of this digest; raises Problems where the run failed."""
+    handle = _there(step, stage)
+    if handle is None:
+        handle = experiments.begin(step, stage)
+        experiments.point(stage.state, step.name, {"run": handle.id, "digest": step.digest})
+        stage.say(f"run {handle.id}")
+    result = wait(handle, stage)
+    if result["state"] != "finished":
+        raise failed(step.name, handle.folder, result)
+    experiments.settle(step, stage, handle.folder)
+    return {"run": handle.id, "state": result["state"], "metrics": result["metrics"]}
+
+
+def _there(step: Execute, stage: Stage) -> Handle | None:
+    """The run of this digest that lives, finished whole, or can go on; None where a new one is due."""
+    found = experiments.pointer(stage.state, step.name)
+    if not found or found.get("digest") != step.digest:
+        return None
+    folder = RunFolder(stage.state / "runs" / str(found["run"]))
+    state = folder.state()
+    if state in ACTIVE:
+        stage.say(f"run {folder.id} is {state}: it is waited for")
+        return Handle(folder)
+    if state == "finished" and experiments.whole(folder):
+        return Handle(folder)
+    if state in ("interrupted", "stopped") and folder.spec and any((folder / "checkpoints").glob("*")):
+        stage.say(f"run {folder.id} goes on from its checkpoint")
+        return experiments.resume(folder, stage, step.secrets)
+    return None
+
+
+def wait(handle: Handle, stage: Stage) -> dict[str, Any]:
+    """The run's result; where the apply is to stop, the run is stopped with it and Cancelled is raised."""
+    began = time.monotonic()
+    pause = 0.002
+    while (result := handle.poll()) is None:
+        try:
+            stage.check()
+        except Cancelled:
+            handle.stop()
+            handle.wait(30)
+            raise
+        stage.progress(time.monotonic() - began, None, "s")
+        time.sleep(pause)
+        pause = min(pause * 1.2, 0.1)
+    return result
+
+
+def failed(name: str, folder: RunFolder, result: Facts) -> Problems:
+    """A run that did not finish, as a problem with the end of what it printed."""
+    tail = "; ".join(_tail(folder))
+    why = str(result.get("reason") or "it gave no reason")
+    if tail and tail not in why:
+        why += f" — its log ends: {tail}"
+    if result.get("state") == "out of memory":
+        do = "raise `resources.memory`, or make it smaller"
+    elif result.get("state") == "timed out":
+        do = "raise `timeout`"
+    else:
+        do = f"see `lab logs {folder.id}`"
+    seconds = f" after {duration(float(result.get('seconds', 0)))}"
+    return problem(f"experiment.{name} {_said(str(result.get('state')))}{seconds}", why=why, do=do)
+
+
+def _said(state: str) -> str:
+    return {"failed": "failed", "timed out": "timed out", "out of memory": "ran out of memory"}.get(
+        state, f"was {state}"
+    )
+
+
+def _tail(folder: RunFolder, lines: int = 3) -> list[str]:
+    try:
+        with open(folder / "output.log", "rb") as f:
+            f.seek(max(0, f.seek(0, 2) - 4096))
+            text = f.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line.strip()[:200] for line in text.splitlines() if line.strip()][-lines:]

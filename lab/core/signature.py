@@ -1,0 +1,56 @@
+"""Signature: what a Python function takes, read from its source without running it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lab.core.problem import did_you_mean
+
+GIVEN = ("seed", "models", "datasets", "outputs", "checkpoints", "resumed", "config", "run")
+"""Names a run gives a function besides its parameters; the same as `lab.sdk.call.GIVEN`."""
+_PLAIN: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+
+
+def complaints(text: str, file: str, function: str, params: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with calling `function` of a module's `text` with `params`, as far as its source tells. Pure."""
+    try:
+        body = ast.parse(text).body
+    except SyntaxError as e:
+        yield f"{file}:{e.lineno} is no Python: {e.msg}"
+        return
+    functions = {n.name: n for n in body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    found = functions.get(function)
+    if found is None:
+        named = {t.id for n in ast.walk(ast.Module(body, [])) if isinstance(n, ast.Name) for t in (n,)}
+        classes = {
+            n.name for n in body if isinstance(n, (ast.ClassDef, ast.Import, ast.ImportFrom)) if hasattr(n, "name")
+        }
+        imported = {a.asname or a.name for n in body if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}
+        if function.partition(".")[0] not in named | classes | imported:
+            yield f"{file} has no function {function}{did_you_mean(function, functions)}"
+        return
+    arguments = [*found.args.posonlyargs, *found.args.args, *found.args.kwonlyargs]
+    plain = [*found.args.posonlyargs, *found.args.args]
+    optional = {a.arg for a in plain[len(plain) - len(found.args.defaults) :]}
+    optional |= {a.arg for a, d in zip(found.args.kwonlyargs, found.args.kw_defaults, strict=True) if d is not None}
+    names = {a.arg: a.annotation for a in arguments}
+    for name, value in params.items():
+        if name not in names:
+            if found.args.kwarg is None:
+                yield f"{function} takes no parameter {name}{did_you_mean(name, set(names) - set(GIVEN))}"
+            continue
+        if wrong := _wrong(names[name], value):
+            yield f"{function} takes {name} as {wrong}, not {value!r}"
+    for name in names:
+        if name not in params and name not in optional and name not in GIVEN:
+            yield f"{function} needs a parameter {name}"
+
+
+def _wrong(annotation: ast.expr | None, value: Any) -> str:
+    if isinstance(annotation, ast.Name) and annotation.id in _PLAIN:
+        whole = annotation.id == "int" and isinstance(value, float) and value.is_integer()
+        right = isinstance(value, _PLAIN[annotation.id]) and (annotation.id == "bool") == isinstance(value, bool)
+        return "" if right or whole else annotation.id
+    return ""

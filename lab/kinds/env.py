@@ -1,0 +1,254 @@
+"""env: a locked, isolated software environment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from lab.core.address import Address
+from lab.core.change import Action, Change
+from lab.core.envspec import LOCKED, PLATFORMS, combine, inputs_digest, moves, package
+from lab.core.facts import Facts
+from lab.core.forecast import Estimate, Forecast
+from lab.core.kind import Context, Declaration, RefTo
+from lab.core.secret import Secret
+from lab.core.step import Step
+from lab.core.steps_envs import InstallEnv, LockEnv, RemoveEnv
+from lab.core.world import World
+
+RECIPES = "recipes/env"
+
+
+class Part(BaseModel):
+    """What one platform asks for besides the rest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    conda: tuple[str, ...] = ()
+    """Conda packages of this platform only."""
+    pip: tuple[str, ...] = ()
+    """Python packages of this platform only; they replace those of the same name."""
+
+
+class Env(Declaration):
+    """A software environment: declared, solved once into a committed lock, rebuilt equal anywhere, watched to the file.
+
+        env/quant.yaml:   channels: [conda-forge]   python: "3.12"   conda: ["numpy >=2"]   pip: [gguf==0.17.1]
+        env/agents.yaml:  template: agents   pip: [langchain==1.0.3]   variables: {OPENAI_BASE_URL: http://127.0.0.1:8080/v1}
+
+    Without channels the interpreter is the host's (found by uv), and everything else is from PyPI. `lab lock` writes
+    `conf/lock/env/NAME.conda-lock.yml`, a conda-lock file of all platforms, and `NAME.yaml`, its summary for plans.
+    Destroying an env removes its prefixes; the shared package cache stays until `lab gc`.
+    """
+
+    kind: ClassVar[str] = "env"
+    fixed: ClassVar[frozenset[str]] = frozenset({"link"})
+    aside: ClassVar[frozenset[str]] = Declaration.aside | {"commands", "container", "solver"}
+
+    channels: tuple[str, ...] = ()
+    """Conda channels, first wins: a name of anaconda.org, a URL, or a folder of the repository."""
+    conda: tuple[str, ...] = ()
+    """Conda packages, as `name >=1,<2`."""
+    pip: tuple[str, ...] = ()
+    """Python packages, as `name[extra]>=1`; conda's own packages are never replaced by these."""
+    python: str = ""
+    """Python's version, quoted: `"3.12"`. Without channels, `host` is the one Lab runs on."""
+    platforms: tuple[str, ...] = PLATFORMS
+    """The platforms that are locked, all at once."""
+    on: Mapping[str, Part] = {}
+    """What single platforms ask for besides: `osx-arm64: {pip: [mlx]}`."""
+    template: str = ""
+    """A template of `recipes/env/` to start from."""
+    extends: Annotated[Address, RefTo("env")] | None = None
+    """Another env whose spec this one adds to."""
+    variables: Mapping[str, str] = {}
+    """Environment variables of everything that runs in it."""
+    secrets: Mapping[str, Secret] = {}
+    """Environment variables whose values are secrets, by reference; read when something runs, kept nowhere."""
+    commands: tuple[str, ...] = ()
+    """Smoke tests: shell lines run in the new prefix before it takes the old one's place."""
+    virtual_packages: Mapping[str, Mapping[str, str]] = {}
+    """What a platform offers: `osx-arm64: {__osx: "15.0"}`; macOS is filled in from the host when locking there."""
+    allow_sdist: bool | tuple[str, ...] = False
+    """Whether, or which, Python packages may be built from source when there is no wheel."""
+    solver: Literal["rattler", "external"] = "rattler"
+    """`external` asks a conda, mamba or micromamba found on PATH instead."""
+    container: str = ""
+    """A path where a Containerfile that installs the same lock is kept up to date; empty makes none."""
+
+    @field_validator("python", mode="before")
+    @classmethod
+    def _quoted(cls, value: Any) -> Any:
+        if isinstance(value, float | int) and not isinstance(value, bool):
+            raise ValueError(f'write the version in quotes: python: "{value}" (unquoted, 3.10 would be read as 3.1)')
+        return value
+
+    @field_validator("conda", "pip")
+    @classmethod
+    def _named(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            if not package(text):
+                raise ValueError(f"{text!r} names no package: expected `name`, then a version condition")
+        return value
+
+    # --- the spec ----------------------------------------------------------------------------------------------
+
+    def own(self) -> dict[str, Any]:
+        """What this block itself asks for. Pure."""
+        said = self.model_dump(mode="json", exclude_defaults=True)
+        return {k: v for k, v in said.items() if k in (*LOCKED, "variables", "commands")}
+
+    def spec(self, context: Context) -> dict[str, Any]:
+        """What this env asks for, with all that it extends and its template; platforms always named. Pure."""
+        base: dict[str, Any] = {}
+        if self.extends:
+            base = context.declaration(self.extends).spec(context.of(self.extends))
+        if self.template and (template := self._template(context)) is not None:
+            base = combine(base, template.own())
+        return {"platforms": list(self.platforms), **combine(base, self.own())}
+
+    def _template(self, context: Context) -> Env | None:
+        import yaml
+
+        text = context.text(self._template_path(context))
+        if text is None:
+            return None
+        # Every scalar stays text, so that 3.10 is not read as 3.1.
+        return Env.model_validate(yaml.load(text, yaml.BaseLoader) or {})
+
+    def _template_path(self, context: Context) -> str:
+        return context.path(f"{RECIPES}/{self.template}.yaml")
+
+    def link(self, context: Context) -> str:
+        """Where the env is found: `<lab.envs>/NAME`, by default under `state/envs`. Pure."""
+        base = str(context.lab.get("envs") or f"{context.state}/envs")
+        return f"{context.path(base)}/{context.address.name}"
+
+    def locked(self, context: Context) -> Mapping[str, Any] | None:
+        """The lock, if it answers the spec as it is now. Pure."""
+        lock = context.lock
+        return lock if lock and lock.get("inputs") == inputs_digest(self.spec(context)) else None
+
+    def here(self, context: Context) -> Mapping[str, Any]:
+        """The lock's part for this host; empty where there is none. Pure."""
+        found: Mapping[str, Any] = (self.locked(context) or {}).get("platforms", {}).get(context.host.platform, {})
+        return found
+
+    # --- answers -----------------------------------------------------------------------------------------------
+
+    def contents(self, context: Context) -> Facts:
+        here = self.here(context)
+        old = here or (context.lock or {}).get("platforms", {}).get(context.host.platform, {})
+        return {"lock": here.get("digest"), "packages": dict(old.get("packages", {}))}
+
+    def check(self, context: Context) -> Iterator[str | tuple[str, str, str]]:
+        if self.template:
+            try:
+                found = self._template(context)
+            except ValidationError as e:
+                yield (
+                    f"the template {self.template} is not valid: {e.errors()[0]['msg']}",
+                    "template",
+                    "mend the template",
+                )
+                return
+            if found is None:
+                yield (
+                    f"there is no template {self.template}",
+                    "template",
+                    "`lab recipes list env` names those there are",
+                )
+                return
+        spec = self.spec(context)
+        if context.host.platform not in spec["platforms"]:
+            declared = ", ".join(spec["platforms"])
+            yield (
+                f"it is declared for {declared}, and this host is {context.host.platform}",
+                "platforms",
+                f"add {context.host.platform} to `platforms` and run `lab lock {context.address}`",
+            )
+        if spec.get("conda") and not spec.get("channels"):
+            yield "conda packages are asked for, and no channel", "conda", "add `channels: [conda-forge]`"
+        if self.solver == "rattler" and not spec.get("channels") and not spec.get("python"):
+            yield "it has neither channels nor a python", "python", 'add `python: "3.12"`, or channels'
+        lock = self.locked(context)
+        if lock:
+            path = f"conf/lock/env/{lock.get('lockfile')}"
+            if context.content(context.path(path)) != lock.get("sha256"):
+                yield (
+                    f"{path} is not the file that was locked: edited, or of another commit",
+                    "",
+                    "restore it from git, or remove its summary beside it and lock again",
+                )
+
+    def claims(self, context: Context) -> tuple[str, ...]:
+        return (self.link(context),)
+
+    def wanted(self, context: Context) -> Facts:
+        facts: dict[str, Any] = {
+            "link": self.link(context),
+            "spec": inputs_digest(self.spec(context)),
+            "state": "intact",
+        }
+        if here := self.here(context):
+            facts["lock"] = here["digest"]
+        if variables := self.spec(context).get("variables"):
+            facts["variables"] = dict(variables)
+        return facts
+
+    def observe(self, world: World, context: Context) -> Facts | None:
+        link = self.link(context)
+        stat = world.stat(link)
+        if stat is None:
+            return None
+        if stat.type != "link":
+            return {"link": link, "state": f"a {stat.type} that Lab did not make"}
+        seen = world.ask("env", link=link, depth=int(world.depth))
+        return None if seen is None else {"link": link, **seen}
+
+    def steps(self, change: Change, context: Context) -> Iterator[Step]:
+        name, link = context.address.name, self.link(context)
+        if change.action is Action.DESTROY:
+            yield RemoveEnv(name, str((change.recorded or {}).get("link") or link))
+            return
+        old = (change.recorded or {}).get("link")
+        if old not in (None, link):
+            yield RemoveEnv(name, str(old))
+        here = self.here(context)
+        if not here and (lock := self.resolve(context)):
+            yield lock
+        spec = self.spec(context)
+        commands = tuple(spec.get("commands", ()))
+        yield InstallEnv(
+            name, link, context.host.platform, here.get("digest", ""), dict(spec.get("variables", {})), commands
+        )
+
+    def resolve(self, context: Context) -> Step:
+        found = re.search(r"macOS (\d+(?:\.\d+)?)", context.host.os)
+        return LockEnv(
+            context.address.name, {**self.spec(context), "solver": self.solver}, osx=found[1] if found else ""
+        )
+
+    def forecast(self, change: Change, context: Context) -> Forecast:
+        here = self.here(context)
+        if here and (change.recorded or {}).get("lock") == here["digest"]:
+            return Forecast()
+        if here:
+            known = here.get("download")
+            note = () if known else ("package sizes are not in the lock",)
+            return Forecast(download=Estimate.within(known, 0.05, "lock") if known else None, notes=note)
+        lock = context.lock
+        if not lock:
+            return Forecast(notes=(f"not locked: `lab lock {context.address}` solves it without installing",))
+        part = lock.get("platforms", {}).get(context.host.platform, {})
+        moved = moves(self.spec(context), context.host.platform, part.get("packages", {}))
+        why = f": {'; '.join(moved[:5])}" if moved else ""
+        return Forecast(notes=(f"the lock is stale{why}; `lab lock {context.address}` brings it up to date",))
+
+
+def address(name: str) -> Address:
+    """The address of an env by its bare name or its address. Pure."""
+    return Address.parse(name if name.startswith("env.") else f"env.{name}")

@@ -1,0 +1,372 @@
+"""Experiment: code run on declared inputs, known by their digest; it runs again exactly when one of them changes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from lab.core import signature
+from lab.core.change import Action, Change
+from lab.core.facts import Facts
+from lab.core.forecast import Estimate, Forecast
+from lab.core.kind import Context, Declaration, Ref
+from lab.core.problem import did_you_mean
+from lab.core.secret import Secret
+from lab.core.step import Step
+from lab.core.steps_runs import Execute, Forget
+from lab.core.units import parse_size
+from lab.core.world import Depth, World
+
+_PLACE = re.compile(r"(?<!\{)\{([A-Za-z_][\w.-]*)\}(?!\})")
+_TIME = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_GIVEN = ("seed", "run", "python", "checkpoints")
+
+Reference = Ref["model", "quantization"]
+Source = Ref["dataset", "file", "model", "experiment"]
+
+
+class Experiment(Declaration):
+    """Code, what it is given, and what it promises.
+
+        experiment/train.yaml:   call: train:main                params: {lr: 0.001, layers: 2}
+                                 datasets: {text: corpus}        outputs: {model: model}     metrics: [loss]
+
+    `command:` takes `{lr}`, `{models.base}`, `{datasets.text}`, `{outputs.model}`, `{seed}`, `{run}` and `{python}` in
+    its words. Destroying an experiment removes the links to its outputs; its runs stay until `lab gc`.
+    """
+
+    kind: ClassVar[str] = "experiment"
+    derived: ClassVar[bool] = True
+    reruns: ClassVar[bool] = True
+    aside: ClassVar[frozenset[str]] = Declaration.aside | {
+        "goal", "when", "record", "timeout", "retries", "backoff", "sample", "project", "register_", "tolerance",
+        "secrets", "require_clean", "keep", "isolation",
+    }  # fmt: skip
+
+    goal: str = ""
+    """What it is to find out; the first line of its record."""
+    command: str | tuple[str, ...] = ""
+    """A shell line, or a list of words run without a shell."""
+    call: str = Field("", pattern=r"^([\w.]+:[\w.]+)?$")
+    """`package.module:function`, called with the parameters as typed keyword arguments."""
+    notebook: str = ""
+    """A notebook, run from top to bottom with the parameters in a cell after the one tagged `parameters`."""
+    params: Mapping[str, Any] = {}
+    """Parameters, nested as you like."""
+    env: Ref["env"] | None = None  # type: ignore[type-arg, name-defined]  # noqa: UP037
+    """The env it runs in; without one, Lab's own Python."""
+    models: Mapping[str, Reference] = {}  # type: ignore[valid-type]
+    """Name → model or quantization it is given the path of."""
+    datasets: Mapping[str, Source] = {}  # type: ignore[valid-type]
+    """Name → dataset it is given the path of; `experiment.NAME` gives all outputs of another."""
+    seed: int = Field(42, ge=0)
+    """Python's, numpy's, torch's and MLX's generators start here."""
+    code: tuple[str, ...] = ()
+    """Files and folders whose content counts; without it, the module or script that is run."""
+    source: Mapping[Literal["git", "ref"], str] = {}
+    """`{git: URL, ref: TAG}`: the code is a fresh clone of that ref instead of the lab's repository."""
+    path: tuple[str, ...] = (".",)
+    """Folders from which a `call` imports."""
+    cwd: str = "."
+    """The folder it runs in."""
+    environ: Mapping[str, str] = {}
+    """Environment variables."""
+    secrets: Mapping[str, Secret] = {}
+    """Environment variable → secret reference; the value is masked in its log."""
+    resources: Mapping[Literal["memory", "cores", "accelerator"], Any] = {}
+    """`memory` it may use (above it the run is ended), `cores`, `accelerator: metal | cuda`."""
+    timeout: float | None = None
+    """Seconds, or `90m`, `12h`, after which it is ended."""
+    retries: int = Field(0, ge=0)
+    """How often a failed run is tried again."""
+    backoff: float = Field(0, ge=0)
+    """Seconds before the first retry; doubled each time."""
+    outputs: Mapping[str, str] = {}
+    """Name → file or folder it makes below its output folder."""
+    metrics: tuple[str, ...] = ()
+    """Metrics it promises; a run without them has failed."""
+    patterns: Mapping[str, str] = {}
+    """Metric → regular expression for what it prints; the first group is the value."""
+    stop: Mapping[Literal["metric", "goal", "patience", "delta", "target"], Any] = {}
+    """When it may stop early: `{metric: loss, patience: 5}` or `{metric: loss, target: 0.1}`."""
+    keep: Mapping[Literal["last", "every", "best"], Any] = {}
+    """Which checkpoints stay: `{last: 2, every: 1000, best: {metric: loss, goal: min}}`; files named `…STEP….…`."""
+    when: Literal["stale", "missing", "manual"] = "stale"
+    """`stale`: when anything it depends on changes; `missing`: only if it never ran; `manual`: only by `lab run`."""
+    processes: int = Field(1, ge=1)
+    """Processes started by the framework's own launcher."""
+    launcher: Literal["", "torchrun", "mlx.launch"] = ""
+    """That launcher; `command:` names the script and its arguments."""
+    isolation: Literal["process", "inline"] = "process"
+    """`inline` runs a `call` in Lab's own process: no limits, but milliseconds of overhead."""
+    tolerance: Mapping[str, float] = {}
+    """Metric (or `*`) → relative difference that `lab reproduce` takes as equal; 0 without it."""
+    sample: float = Field(5.0, gt=0)
+    """Seconds between two readings of the machine."""
+    project: str = ""
+    """The tracker's experiment; without it, this one's name."""
+    register_: Mapping[str, Any] = Field({}, alias="register")
+    """`{name: tiny, output: model, aliases: [latest]}`: the output becomes a version in the model registry."""
+    record: str = ""
+    """Where the Markdown record of each run is written: `docs/experiments/`."""
+    require_clean: bool = False
+    """Refuse to run while the git tree has uncommitted changes."""
+
+    @field_validator("timeout", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            m = re.fullmatch(r"\s*([0-9.]+)\s*([a-z]*)\s*", value)
+            if not m or m[2] not in _TIME:
+                raise ValueError("expected seconds, or a number with s, m, h or d")
+            return float(m[1]) * _TIME[m[2]]
+        return value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Experiment:
+        given = [n for n in ("command", "call", "notebook") if getattr(self, n)]
+        if len(given) != 1:
+            raise ValueError(
+                "give exactly one of command, call, notebook" + (f", not {' and '.join(given)}" * bool(given))
+            )
+        if self.isolation == "inline" and (not self.call or self.env or self.timeout or self.secrets):
+            raise ValueError("`isolation: inline` is for a `call` without env, timeout and secrets")
+        if self.launcher and self.command == "":
+            raise ValueError("`launcher` needs a `command`: the script and its arguments")
+        return self
+
+    # --- what it is made from -------------------------------------------------------------------------------------
+
+    def inputs(self) -> Facts:
+        found = dict(super().inputs())
+        return {"when": self.when} if self.when != "stale" else found
+
+    def requires(self) -> tuple[Any, ...]:
+        return super().requires() if self.when == "stale" else ()
+
+    def counted(self, context: Context) -> tuple[str, ...]:
+        """The paths whose content counts. Pure."""
+        if self.code:
+            return self.code
+        if self.notebook:
+            return (self.notebook,)
+        if self.call:
+            found = self.module(context)
+            return (found,) if found else ()
+        words = self.command.split() if isinstance(self.command, str) else self.command
+        return tuple(w for w in words if "/" in w or "." in w if not _PLACE.search(w) and context.content(self._in(w)))
+
+    def module(self, context: Context) -> str:
+        """The file of the called module in the repository (or shipped with Lab); empty where it is elsewhere. Pure."""
+        relative = self.call.partition(":")[0].replace(".", "/")
+        for base in self.path:
+            for name in (f"{base}/{relative}.py", f"{base}/{relative}/__init__.py"):
+                if context.text(context.path(name)) is not None:
+                    return name
+        return ""
+
+    def _in(self, path: str) -> str:
+        return path if self.cwd == "." or path.startswith(("/", "~")) else f"{self.cwd}/{path}"
+
+    def contents(self, context: Context) -> Facts:
+        if self.when != "stale":
+            return {}
+        return {
+            "code": {
+                p: context.content(context.path(self._in(p) if not self.code else p)) for p in self.counted(context)
+            }
+        }
+
+    def check(self, context: Context) -> Iterable[str | tuple[str, str, str]]:
+        for path in self.code:
+            if not context.content(context.path(path)):
+                yield f"the code {path} is not there", "code", "name files or folders of the repository"
+        if self.notebook and context.text(context.path(self.notebook)) is None:
+            yield f"the notebook {self.notebook} is not there", "notebook", "name an .ipynb file of the repository"
+        if self.call and not self.source and (file := self.module(context)):
+            text = context.text(context.path(file)) or ""
+            for complaint in signature.complaints(text, file, self.call.partition(":")[2], self.params):
+                yield complaint, "params", f"see {file}"
+        known = self.places()
+        for word in self.words():
+            for name in _PLACE.findall(word):
+                if name not in known:
+                    hint = did_you_mean(name, known)
+                    yield f"{{{name}}} in its command stands for nothing{hint}", "command", "double the braces for text"
+        for name, relative in self.outputs.items():
+            if relative.startswith(("/", "~")) or ".." in relative.split("/"):
+                yield f"the output {name} lies outside its output folder", "outputs", "give a relative path"
+        if (memory := self.memory()) and context.host.memory and memory > context.host.memory:
+            yield "it may use more memory than the host has", "resources", "lower `resources.memory`"
+        want = self.resources.get("accelerator")
+        if want and want != context.host.gpu and context.host.source:
+            yield f"it needs {want}, which this host has not", "resources", "run it on another host"
+        for name, text in self.patterns.items():
+            try:
+                if re.compile(text).groups < 1:
+                    yield f"the pattern of {name} has no group", "patterns", "put the number in parentheses"
+            except re.error as e:
+                yield f"the pattern of {name} is no regular expression: {e}", "patterns", ""
+
+    def words(self) -> tuple[str, ...]:
+        """The command's words as declared. Pure."""
+        return (self.command,) if isinstance(self.command, str) else tuple(self.command)
+
+    def places(self) -> tuple[str, ...]:
+        """The names that may stand in braces in the command. Pure."""
+        named = [f"{k}.{n}" for k in ("models", "datasets", "outputs") for n in getattr(self, k)]
+        return (*_GIVEN, *_flat(self.params), *named)
+
+    def memory(self) -> int | None:
+        """Bytes it may use. Pure."""
+        value = self.resources.get("memory")
+        return parse_size(value) if isinstance(value, str) else value
+
+    # --- what is true ---------------------------------------------------------------------------------------------
+
+    def view(self, context: Context, output: str = "") -> str:
+        """Where its outputs are found: links to those of the run in force. Pure."""
+        return f"{context.state}/outputs/{context.address.name}" + (f"/{output}" if output else "")
+
+    def wanted(self, context: Context) -> Facts:
+        if self.when == "manual":
+            return {"when": "manual"}
+        return {"state": "finished", "outputs": {n: self.view(context, n) for n in sorted(self.outputs)}}
+
+    def observe(self, world: World, context: Context) -> Facts | None:
+        if self.when == "manual":
+            return {"when": "manual", "digest": context.digest(context.address)}
+        pointer = _json(world.read(f"{context.state}/experiments/{context.address.name}.json"))
+        run = str(pointer.get("run", ""))
+        result = _json(world.read(f"{context.state}/runs/{run}/result.json", 64 << 20)) if run else {}
+        if not result:
+            return None
+        outputs = result.get("outputs") or {}
+        found: dict[str, Any] = {
+            "state": result.get("state"),
+            "run": run,
+            "digest": pointer.get("digest", ""),
+            "metrics": result.get("metrics") or {},
+            "outputs": {n: self.view(context, n) for n in sorted(outputs) if _there(world, outputs[n])},
+            "contents": {n: o["sha256"] for n, o in sorted(outputs.items()) if _there(world, o)},
+            "content_digest": str(result.get("content", "")),
+        }
+        return found
+
+    def steps(self, change: Change, context: Context) -> Iterator[Step]:
+        name = context.address.name
+        if change.action is Action.DESTROY:
+            yield Forget(name)
+            return
+        if self.when != "manual":
+            yield self.execute(context, change.digest)
+
+    def execute(self, context: Context, digest: str, params: Mapping[str, Any] | None = None) -> Execute:
+        """The step that runs it; `params` over the declared ones for a run of its own. Pure."""
+        given = {**self.params, **(params or {})}
+        spec: dict[str, Any] = {
+            "name": context.address.name,
+            "params": given,
+            "seed": self.seed,
+            "cwd": context.path(self.cwd),
+            "env": dict(self.environ),
+            "outputs": dict(self.outputs),
+            "metrics": list(self.metrics),
+            "patterns": dict(self.patterns),
+            "timeout": self.timeout,
+            "memory": self.memory(),
+            "cores": self.resources.get("cores"),
+            "retries": self.retries,
+            "backoff": self.backoff,
+            "sample": self.sample,
+            "stop": dict(self.stop),
+            "isolation": self.isolation,
+            "tags": {"lab.tags": " ".join(self.tags)} if self.tags else {},
+            "models": {n: self._given(r, context) for n, r in self.models.items()},
+            "datasets": {n: self._given(r, context) for n, r in self.datasets.items()},
+            "path": [context.path(p) for p in self.path],
+            "launch": {"launcher": self.launcher, "processes": self.processes} if self.launcher else {},
+        }
+        spec |= {"call": self.call} if self.call else {}
+        spec |= (
+            {"command": self.command if isinstance(self.command, str) else list(self.command)} if self.command else {}
+        )
+        spec |= {"notebook": context.path(self.notebook)} if self.notebook else {}
+        env = {}
+        if self.env:
+            place = context.declaration(self.env).link(context.of(self.env))
+            env = {str(self.env): {"digest": context.digest(self.env), "path": place}}
+            spec["prefix"] = place
+        used = {
+            "code": dict(self.contents(context).get("code", {})),
+            "env": env,
+            "models": spec["models"],
+            "datasets": spec["datasets"],
+            "tolerance": dict(self.tolerance),
+            "tracking": dict(context.lab.get("tracking") or {}),
+            "project": self.project,
+        }
+        return Execute(
+            name=context.address.name,
+            digest=digest,
+            spec=spec,
+            inputs=used,
+            secrets={k: str(v) for k, v in self.secrets.items()},
+            source={str(k): v for k, v in self.source.items()},
+            keep=dict(self.keep),
+            register=dict(self.register_),
+            record=context.path(self.record) if self.record else "",
+            goal=self.goal,
+            require_clean=self.require_clean,
+        )
+
+    def _given(self, ref: str, context: Context) -> dict[str, Any]:
+        found, at = context.declaration(ref), context.of(ref)
+        place = found.view(at) if hasattr(found, "view") else context.path(found.path)
+        return {"address": str(ref), "digest": context.digest(ref), "path": place}
+
+    def forecast(self, change: Change, context: Context) -> Forecast:
+        """Its last run tells its time and memory."""
+        seconds = (context.recorded(context.address) or {}).get("seconds")
+        memory = self.memory()
+        return Forecast(
+            seconds=Estimate.within(float(seconds), 0.5, "its last run") if seconds else None,
+            memory=Estimate(memory, 0, memory, "declared limit") if memory else None,
+        )
+
+
+def _there(world: World, output: Mapping[str, Any]) -> bool:
+    """Whether an output stands as the run left it: its bytes at depth BYTES, its files' sizes otherwise. Reads."""
+    path = str(output["path"])
+    stat = world.stat(path)
+    if stat is None:
+        return False
+    if stat.type == "file":
+        return world.sha256(path) == output["sha256"]
+    sizes = output.get("sizes") or {}
+    for name, size in sizes.items():
+        one = world.stat(f"{path}/{name}")
+        if one is None or one.size != size:
+            return False
+        if world.depth >= Depth.BYTES and world.sha256(f"{path}/{name}") != (output.get("hashes") or {}).get(name):
+            return False
+    return True
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+
+
+def _json(data: bytes | None) -> dict[str, Any]:
+    try:
+        found = json.loads(data) if data else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

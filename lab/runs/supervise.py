@@ -1,0 +1,256 @@
+"""Supervise: the process that stands over one run, from its start to its result.
+
+It is started by file, needs nothing but the run's folder, and outlives the terminal, the SSH session and the `lab`
+that started it. It alone writes `process.json` and `result.json`. The run's lease is a kernel lock that the program
+inherits, so a run is known to live as long as either of them does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from lab.runs.folder import RunFolder, put, who
+from lab.runs.outcome import judged
+
+GRACE = 5.0
+"""Seconds between asking a run to stop and making it stop."""
+
+
+def main(path: str) -> int:
+    """Runs what the folder's spec says, at most once at a time; 0 when a result is in place."""
+    folder = RunFolder(path)
+    lease = open(folder / "lease", "w")  # noqa: SIM115 - held until this process ends
+    try:
+        fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return 0
+    if (folder / "result.json").exists():
+        return 0
+    secrets = json.loads(sys.stdin.buffer.readline() or b"{}")
+    return Supervisor(folder, lease, secrets).run()
+
+
+class Supervisor:
+    """One run, attempt by attempt."""
+
+    def __init__(self, folder: RunFolder, lease: IO[str], secrets: dict[str, str]) -> None:
+        self.folder = folder
+        self.lease = lease
+        self.secrets = secrets
+        self.spec = folder.spec
+        self.began = time.time()
+        self.child: subprocess.Popen[bytes] | None = None
+        self.paused = False
+        self.why = ""
+        """Why we ended it: `stopped`, `timed out`, `out of memory`; empty while we have not."""
+        self.reason = ""
+        self.over = threading.Event()
+
+    def run(self) -> int:
+        """Attempts until one finishes or the retries are used up; then the result is in place."""
+        signal.signal(signal.SIGTERM, lambda *_: self.end("stopped", "`lab stop` asked it to"))
+        signal.signal(signal.SIGINT, lambda *_: self.end("stopped", "interrupted"))
+        signal.signal(signal.SIGUSR1, lambda *_: self.pause(True))
+        signal.signal(signal.SIGUSR2, lambda *_: self.pause(False))
+        tracker = self._tracker()
+        retries = int(self.spec.get("retries", 0))
+        attempt = int(self.folder.read("process.json").get("attempt", 0))
+        result: dict[str, Any] = {}
+        for left in range(retries, -1, -1):
+            attempt += 1
+            result = self._attempt(attempt, tracker)
+            if result["state"] in ("finished", "stopped") or not left:
+                break
+            self._log(f"lab: attempt {attempt} {result['state']}: {result['reason']}; {left} more to try\n")
+            if self.over.wait(float(self.spec.get("backoff", 0)) * 2 ** (retries - left)):
+                result |= {"state": self.why, "reason": self.reason}
+                break
+        result |= {"attempts": attempt, "started": self.began, "ended": time.time()}
+        result["seconds"] = result["ended"] - self.began
+        self.folder.write("result.json", result)
+        fcntl.flock(self.lease, fcntl.LOCK_UN)
+        if tracker is not None:
+            tracker.end()
+        return 0
+
+    def _attempt(self, attempt: int, tracker: Any) -> dict[str, Any]:
+        folder, spec = self.folder, self.spec
+        (folder / "exit.json").unlink(missing_ok=True)
+        for name in ("artifacts", "outputs", "checkpoints"):
+            (folder / name).mkdir(exist_ok=True)
+        pipe = bool(self.secrets) or bool(spec.get("patterns"))
+        began = time.time()
+        with open(folder / "output.log", "ab", buffering=0) as log:
+            try:
+                self.child = subprocess.Popen(
+                    spec["argv"],
+                    cwd=spec["cwd"],
+                    env=self._environment(attempt),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE if pipe else log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    pass_fds=(self.lease.fileno(),),
+                )
+            except OSError as e:
+                return {"state": "failed", "reason": f"{spec['argv'][0]} could not be started: {e.strerror}"}
+            me = {"supervisor": who(os.getpid()), "child": who(self.child.pid), "attempt": attempt}
+            folder.write("process.json", {**me, "started": began})
+            if tracker is not None and attempt == 1:
+                tracker.start()
+            watch = threading.Thread(target=self._watch, args=(began, self.child.pid), daemon=True)
+            watch.start()
+            if pipe:
+                self._pump(log)
+            _, status, usage = os.wait4(self.child.pid, 0)
+            self.child.returncode = os.waitstatus_to_exitcode(status)
+        self.over.set()
+        with contextlib.suppress(OSError):
+            os.killpg(self.child.pid, signal.SIGKILL)
+        code, self.child = self.child.returncode, None
+        ended = self.why
+        if ended != "stopped":
+            self.over.clear()
+        scale = 1 if sys.platform == "darwin" else 1024
+        result = judged(folder, code, ended, self.reason)
+        return {**result, "max_rss": usage.ru_maxrss * scale, "cpu_seconds": usage.ru_utime + usage.ru_stime}
+
+    def _environment(self, attempt: int) -> dict[str, str]:
+        env = {k: v for k, v in os.environ.items() if not k.startswith("LAB_RUN")}
+        env.update({k: str(v) for k, v in self.spec.get("env", {}).items()})
+        env.update(self.secrets)
+        env["LAB_RUN"] = str(self.folder.path)
+        env["LAB_PARAMS"] = str(self.folder / "params.json")
+        if attempt > 1:
+            env["LAB_RESUME"] = "1"
+        return env
+
+    # --- ending it ----------------------------------------------------------------------------------------------
+
+    def end(self, why: str, reason: str) -> None:
+        """The run is asked to end, and made to after a while."""
+        if not self.why:
+            self.why, self.reason = why, reason
+        self.over.set()
+        self._signal(signal.SIGCONT)
+        self._signal(signal.SIGTERM)
+        child = self.child
+
+        def kill() -> None:
+            if child is not None and child.returncode is None:
+                with contextlib.suppress(OSError):
+                    os.killpg(child.pid, signal.SIGKILL)
+
+        timer = threading.Timer(float(self.spec.get("grace", GRACE)), kill)
+        timer.daemon = True
+        timer.start()
+
+    def pause(self, paused: bool) -> None:
+        """The whole group is frozen, or goes on."""
+        self.paused = paused
+        self._signal(signal.SIGSTOP if paused else signal.SIGCONT)
+        self.folder.write("process.json", {**self.folder.read("process.json"), "paused": paused})
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.child is not None:
+            with contextlib.suppress(OSError):
+                os.killpg(self.child.pid, number)
+
+    # --- watching it --------------------------------------------------------------------------------------------
+
+    def _watch(self, began: float, pid: int) -> None:
+        """Samples, timeout, memory limit and early stop, until the attempt is over."""
+        timeout, limit = self.spec.get("timeout"), self.spec.get("memory")
+        every = float(self.spec.get("sample", 5.0))
+        sampler: Any = None
+        next_sample, paused, last = time.monotonic() + min(0.3, every), 0.0, time.monotonic()
+        while not self.over.wait(0.1):
+            now = time.monotonic()
+            if self.paused:
+                paused += now - last
+            last = now
+            if timeout and time.time() - began - paused > float(timeout):
+                self.end("timed out", f"it ran longer than {timeout:g} s")
+            if now < next_sample and not (limit and sampler):
+                continue
+            with contextlib.suppress(Exception):
+                if sampler is None:
+                    from lab.runs.sample import Sampler
+
+                    sampler = Sampler(pid)
+                if limit and (used := sampler.memory()) > limit:
+                    self.end("out of memory", f"it used {used / 1e6:.0f} MB of the {limit / 1e6:.0f} MB it may")
+                if now >= next_sample:
+                    next_sample = now + every
+                    figures = sampler.read(self.folder.path)
+                    point = json.dumps([int(time.time() - self.began), int(time.time() * 1000), figures])
+                    with open(self.folder / "system.jsonl", "a") as f:
+                        f.write(point + "\n")
+            if stop := self.spec.get("stop"):
+                with contextlib.suppress(Exception):
+                    if reason := importlib.import_module("lab.runs.early").reached(self.folder, stop):
+                        self.end("finished", reason)
+
+    def _pump(self, log: IO[bytes]) -> None:
+        """What the program prints goes to its log line by line, secrets masked, declared patterns read as metrics."""
+        assert self.child is not None
+        assert self.child.stdout is not None
+        masked = [s.encode() for s in sorted(self.secrets.values(), key=len, reverse=True) if s]
+        patterns = [(n, re.compile(p.encode())) for n, p in self.spec.get("patterns", {}).items()]
+        seen = dict.fromkeys((n for n, _ in patterns), 0)
+        for raw in self.child.stdout:
+            line = raw
+            for secret in masked:
+                line = line.replace(secret, b"***")
+            with contextlib.suppress(OSError):
+                log.write(line)
+            for name, pattern in patterns:
+                if m := pattern.search(line):
+                    with contextlib.suppress(ValueError, IndexError):
+                        point = [seen[name], int(time.time() * 1000), {name: float(m[1])}]
+                        seen[name] += 1
+                        with open(self.folder / "metrics.jsonl", "a") as f:
+                            f.write(json.dumps(point) + "\n")
+
+    def _log(self, text: str) -> None:
+        with contextlib.suppress(OSError), open(self.folder / "output.log", "a") as f:
+            f.write(text)
+
+    def _tracker(self) -> Any:
+        """What ships the run to its tracker, found by name; None where it cannot be had: tracking never stops a run."""
+        name = self.spec.get("tracker", {}).get("shipper")
+        if not name:
+            return None
+        try:
+            module, _, attribute = name.partition(":")
+            return getattr(importlib.import_module(module), attribute)(self.folder)
+        except Exception as e:
+            put(self.folder / "tracking.log", f"{type(e).__name__}: {e}\n")
+            return None
+
+
+def fence() -> None:
+    """No core files: they may hold secrets."""
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def start() -> None:
+    """The supervisor's own beginning: `sys.argv[1]` is the run's folder."""
+    fence()
+    os.umask(os.umask(0o022) | 0o022)
+    os.chdir(Path(sys.argv[1]))
+    sys.exit(main(sys.argv[1]))
