@@ -104,7 +104,7 @@ def offers(arch: Architecture, use: Use, host: Host) -> Iterator[str]:
 def ladder(use: Use) -> Iterator[Use]:
     """The same use in ever smaller types. Pure."""
     if use.format == MLX:
-        for bits in (8, 6, 5, 4, 3, 2):
+        for bits in (8, 6, 5, 4, 3):
             if bits < (use.bits or 16):
                 yield use.with_(bits=bits, mode="affine", recipe="", group_size=None)
         return
