@@ -150,5 +150,5 @@ def _v4(a: Architecture, context: int, s: float, *, ubatch: int = 512, ds4: bool
             total += n * head * s + 2 * 128 * head * 4
     if ds4:
         # What its checkpoint holds besides: a token id per position, the last logits, a header.
-        total += context * 4 + (a.vocab or 0) * 4
+        total += context * 4 + (a.vocab or 0) * 4 + 396
     return total

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os.path
+import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -19,6 +21,7 @@ from lab.core.secret import Secret
 from lab.core.step import Step
 from lab.core.steps_models import DropView, Fetch, Keep, Resolve, Train
 from lab.core.world import World
+from lab.forecast import Architecture, resources
 
 SHA256 = "^[0-9a-f]{64}$"
 SOURCES = ("path", "url", "urls", "hub", "ollama", "git", "release", "recipe", "from")
@@ -56,7 +59,7 @@ class Model(Declaration):
 
     kind: ClassVar[str] = "model"
     aside: ClassVar[frozenset[str]] = Declaration.aside | {
-        "license", "origin", "store", "token", "endpoint", "place", "family", "allow_pickle", "timeout",
+        "license", "origin", "store", "token", "endpoint", "place", "family", "allow_pickle", "timeout", "allow_overcommit",
     }  # fmt: skip
 
     path: str = ""
@@ -111,6 +114,8 @@ class Model(Declaration):
     """Where it was first published, for the record."""
     context: int | None = Field(None, gt=0)
     """Tokens of context it is to be used with; empty takes the model's own."""
+    allow_overcommit: bool = False
+    """Plan it even where it does not fit the host's memory at its `context`."""
     allow_pickle: bool = False
     """Take files that may run code when loaded (.bin, .pt)."""
     token: Secret | None = None
@@ -198,6 +203,10 @@ class Model(Declaration):
         """The folder of links that people and tools read. Pure."""
         return layout.view(self.root(context), context.address.name, self.family)
 
+    def shape(self, context: Context) -> Architecture | None:
+        """What is known of its architecture; None where nothing is. Pure."""
+        return resources.architecture(self.hub, context.lock, context.recorded(context.address))
+
     # What a kind answers
 
     def contents(self, context: Context) -> Facts:
@@ -222,6 +231,11 @@ class Model(Declaration):
         is_ = is_ or ("gguf" if (self.path or self.url).lower().endswith(".gguf") else None)
         if self.format and is_ and is_ != self.format and not (self.format == "mlx" and is_ == "safetensors"):
             yield f"it is {is_}, not {self.format}", "format", f"declare `format: {is_}`, or name other files"
+        if self.context:
+            shape = self.shape(context)
+            use = resources.model_use(context.lock, context.recorded(context.address), self.context)
+            if use.format == "gguf" or use.type:  # originals are mostly there to be quantized
+                yield from resources.problems(shape, use, context.host, "context", self.allow_overcommit)
         pickles = [n for n in self.files(context) if n.lower().endswith(PICKLES)]
         if pickles and not self.allow_pickle:
             do = "take safetensors or GGUF files, or set `allow_pickle: true`"
@@ -291,16 +305,32 @@ class Model(Declaration):
         sizes = [f.get("size") for f in known.values()]
         have = (change.observed or {}).get("files") or {}
         if not known or None in sizes:
+            if size := resources.published_bytes(context.lock):
+                return replace(self.used(context), download=size, disk=size, volume=self.volume(context))
             note = "its size is not known before it is fetched; `lab lock` learns it"
             return Forecast(notes=() if self.recipe or self.source_ or self.path else (note,))
         total = float(sum(s for s in sizes if s))
         fetch = float(sum(f["size"] for n, f in known.items() if have.get(n) != f.get("sha256")))
         local = bool(self.path) or self.url.startswith("file:")
-        return Forecast(
+        return replace(
+            self.used(context),
             download=None if local else Estimate.exact(fetch, "lock" if self.locked(context) else "declared"),
             disk=Estimate.exact(total, "lock" if self.locked(context) else "declared"),
-            volume=self.root(context) if self.root(context) != context.store else "",
+            volume=self.volume(context),
         )
+
+    def volume(self, context: Context) -> str:
+        """The store's root where it is not the lab's first store. Pure."""
+        return self.root(context) if self.root(context) != context.store else ""
+
+    def used(self, context: Context) -> Forecast:
+        """What running it as it is takes at its declared context; nothing where none is declared. Pure."""
+        if not self.context:
+            return Forecast()
+        recorded = context.recorded(context.address)
+        use = resources.model_use(context.lock, recorded, self.context)
+        found = resources.run(self.shape(context), use, context.host) if use.format == "gguf" or use.type else None
+        return Forecast(memory=found.peak, tokens_per_second=found.decode) if found else Forecast()
 
 
 def _known(**values: Any) -> Facts:

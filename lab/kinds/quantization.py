@@ -18,7 +18,7 @@ from lab.core.step import Step
 from lab.core.steps_engines import Convert, Importance, Quantize, QuantizeMLX
 from lab.core.steps_models import DropView
 from lab.core.world import World
-from lab.forecast import gguf_types, levels
+from lab.forecast import Architecture, Use, gguf_types, levels, resources
 
 CONVERTIBLE = ("llama", "mistral", "qwen2", "qwen3")
 """Architectures Lab's own converter turns into GGUF (`model_type` of config.json)."""
@@ -66,7 +66,7 @@ class Quantization(Declaration):
         "of", "format", "type", "imatrix", "tensors_declared", "output", "embedding", "pure",
         "bits", "group_size", "mode", "recipe", "method", "seed",
     })  # fmt: skip
-    aside: ClassVar[frozenset[str]] = Declaration.aside | {"store"}
+    aside: ClassVar[frozenset[str]] = Declaration.aside | {"store", "context", "allow_overcommit"}
 
     of: Annotated[Address, RefTo("model")]
     """The model whose weights are quantized; they must not be quantized already."""
@@ -104,6 +104,10 @@ class Quantization(Declaration):
     """For a learned `method`: tokens per piece."""
     seed: int = 0
     """For a learned `method`: which pieces."""
+    context: int | None = Field(None, gt=0)
+    """Tokens of context it is to be used with; empty takes its model's."""
+    allow_overcommit: bool = False
+    """Plan it even where it does not fit the host's memory at its context."""
     store: str = ""
     """The store it lives in, by name or tier, of `lab.stores`; empty puts it where its model is."""
 
@@ -234,6 +238,24 @@ class Quantization(Declaration):
                 yield f"{path} is not there", field, "make it, or name another file"
         model = levels.original(context.declaration(self.of), context.of(self.of).lock, context.recorded(self.of))
         yield from self._of(model, self.of)
+        if use := self.use(context):
+            yield from resources.problems(self.shape(context), use, context.host, "of", self.allow_overcommit)
+
+    def shape(self, context: Context) -> Architecture | None:
+        """What is known of its model's architecture; None where nothing is. Pure."""
+        hub = str(getattr(context.declaration(self.of), "hub", ""))
+        return resources.architecture(hub, context.of(self.of).lock, context.recorded(self.of))
+
+    def form(self) -> Use:
+        """Its form, as a forecast names it. Pure."""
+        if self.format == "gguf":
+            return Use(type=self.type, imatrix=self.imatrix is not False)
+        return Use(format="mlx", bits=self.width, group_size=self.group, mode=self.mode, recipe=self.recipe)
+
+    def use(self, context: Context) -> Use | None:
+        """How it is to be run; None where no context is declared. Pure."""
+        tokens = self.context or getattr(context.declaration(self.of), "context", None)
+        return self.form().with_(context=tokens) if tokens else None
 
     def _of(self, model: levels.Original, of: Address) -> Iterator[tuple[str, str, str]]:
         """What is wrong with quantizing this original this way."""
@@ -305,20 +327,27 @@ class Quantization(Declaration):
         notes = ()
         if self.format == "gguf" and (narrow := levels.narrow(model, self.type)):
             notes = (f"rows of {narrow} weights do not fill blocks of 256: llama.cpp will use larger types there",)
-        size = (
-            levels.gguf_bytes(model, self.type)
-            if self.format == "gguf"
-            else levels.mlx_bytes(model, self.width, self.group)
-        )
-        if size is None:
-            return Forecast(notes=(*notes, "its size is known once its model is there"))
-        disk = Estimate.within(size, 0.03 if model.params else 0.1, "bits per weight")
+        disk = None if self.tensors or self.pure or self.output else resources.disk(self.shape(context), self.form())
+        if disk is None:
+            size = (
+                levels.gguf_bytes(model, self.type)
+                if self.format == "gguf"
+                else levels.mlx_bytes(model, self.width, self.group)
+            )
+            if size is None:
+                return Forecast(notes=(*notes, "its size is known once its model is there"))
+            disk = Estimate.within(size, 0.03 if model.params else 0.1, "bits per weight")
         between = (model.bytes or 0) if self.format == "gguf" else 0
         memory = levels.memory(model, self.format)
+        making = Estimate.within(memory, 0.5, "rule") if memory else None
+        use = self.use(context)
+        run = resources.run(self.shape(context), use, context.host) if use else None
+        peaks = [m for m in (making, run.peak if run else None) if m]
         return Forecast(
             disk=disk,
             disk_peak=disk + Estimate.within(between, 0.02, "conversion kept beside it") if between else disk,
-            memory=Estimate.within(memory, 0.5, "rule") if memory else None,
+            memory=max(peaks, key=lambda m: m.value, default=None),
+            tokens_per_second=run.decode if run else None,
             volume=self.root(context) if self.root(context) != context.store else "",
             notes=notes,
         )
