@@ -21,6 +21,7 @@ PERFORMERS = {
     "lock-env": "lab.adapters.envlock:lock",
     "install-env": "lab.adapters.envs:install",
     "remove-env": "lab.adapters.envs:remove",
+    "test-framework": "lab.adapters.frameworks:test",
 }
 """Step verb → `module:function(step, stage)`."""
 
@@ -30,6 +31,7 @@ OBSERVERS = {
     "account": "lab.adapters.accounts:account",
     "acl": "lab.adapters.accounts:acl",
     "env": "lab.adapters.envs:observe",
+    "framework": "lab.adapters.frameworks:observe",
 }
 """Question of `World.ask` → `module:function(**details)`; reads only."""
 
