@@ -29,6 +29,7 @@ PERFORMERS = {
     "execute": "lab.adapters.supervisor:execute",
     "forget_runs": "lab.adapters.experiments:forget",
     "play": "lab.adapters.ansible:perform",
+    "test-framework": "lab.adapters.frameworks:test",
 }
 """Step verb → `module:function(step, stage)`."""
 
@@ -38,6 +39,7 @@ OBSERVERS = {
     "account": "lab.adapters.accounts:account",
     "acl": "lab.adapters.accounts:acl",
     "env": "lab.adapters.envs:observe",
+    "framework": "lab.adapters.frameworks:observe",
 }
 """Question of `World.ask` → `module:function(**details)`; reads only."""
 

@@ -59,11 +59,12 @@ def requirements(spec: Facts, platform: str) -> tuple[list[str], list[str]]:
     part = spec.get("on", {}).get(platform, {})
     conda = merged(spec.get("conda", ()), part.get("conda", ()))
     pip = merged(spec.get("pip", ()), part.get("pip", ()))
-    if spec.get("channels") and spec.get("python") and "python" not in {package(c) for c in conda}:
-        conda = [
-            f"python {spec['python']}.*" if re.fullmatch(r"[\d.]+", spec["python"]) else f"python {spec['python']}",
-            *conda,
-        ]
+    names = {package(c) for c in conda}
+    if spec.get("channels"):
+        if (python := spec.get("python", "")) and "python" not in names:
+            conda = [f"python {python}.*" if re.fullmatch(r"[\d.]+", python) else f"python {python}", *conda]
+        if pip and "pip" not in names:
+            conda = [*conda, "pip"]
     return conda, pip
 
 
