@@ -155,16 +155,30 @@ class Experiment(Declaration):
         if self.notebook:
             return (self.notebook,)
         if self.call:
-            found = self.module(context)
-            return (found,) if found else ()
+            return self.modules(context)
         words = self.command.split() if isinstance(self.command, str) else self.command
         return tuple(w for w in words if "/" in w or "." in w if not _PLACE.search(w) and context.content(self._in(w)))
 
     def module(self, context: Context) -> str:
         """The file of the called module in the repository (or shipped with Lab); empty where it is elsewhere. Pure."""
-        relative = self.call.partition(":")[0].replace(".", "/")
+        return self._file(self.call.partition(":")[0], context)
+
+    def modules(self, context: Context) -> tuple[str, ...]:
+        """The called module's file, and those of all modules it imports from `path`, themselves or others. Pure."""
+        todo, found = [self.call.partition(":")[0]], dict[str, None]()
+        while todo:
+            name = todo.pop()
+            file = "" if name == "lab" or name.startswith("lab.") else self._file(name, context)
+            if file and file not in found:
+                found[file] = None
+                todo += signature.imports(context.text(context.path(file)) or "", name)
+        return tuple(sorted(found))
+
+    def _file(self, module: str, context: Context) -> str:
+        relative = module.replace(".", "/")
         for base in self.path:
-            for name in (f"{base}/{relative}.py", f"{base}/{relative}/__init__.py"):
+            start = "" if base == "." else f"{base.removesuffix('/')}/"
+            for name in (f"{start}{relative}.py", f"{start}{relative}/__init__.py"):
                 if context.text(context.path(name)) is not None:
                     return name
         return ""
@@ -175,11 +189,8 @@ class Experiment(Declaration):
     def contents(self, context: Context) -> Facts:
         if self.when != "stale":
             return {}
-        return {
-            "code": {
-                p: context.content(context.path(self._in(p) if not self.code else p)) for p in self.counted(context)
-            }
-        }
+        beside = not (self.code or self.call or self.notebook)
+        return {"code": {p: context.content(context.path(self._in(p) if beside else p)) for p in self.counted(context)}}
 
     def check(self, context: Context) -> Iterable[str | tuple[str, str, str]]:
         for path in self.code:
