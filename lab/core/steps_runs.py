@@ -39,7 +39,7 @@ class Execute(Step):
     goal: str = ""
     require_clean: bool = False
 
-    def describe(self) -> str:
+    def describe(self, limit: int = 60) -> str:
         """The experiment and its digest: the rest follows from them."""
         return f"{self.verb} {self.name} {self.digest}"
 
@@ -81,7 +81,7 @@ class Version(Step):
     seed: int = 42
     tags: tuple[str, ...] = ()
 
-    def describe(self) -> str:
+    def describe(self, limit: int = 60) -> str:
         """The dataset and its digest: the rest follows from them."""
         return f"{self.verb} {self.name} {self.digest}"
 

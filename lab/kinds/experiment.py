@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
 from lab.core import signature
+from lab.core.address import Address
 from lab.core.change import Action, Change
 from lab.core.facts import Facts
 from lab.core.forecast import Estimate, Forecast
@@ -25,8 +26,14 @@ _PLACE = re.compile(r"(?<!\{)\{([A-Za-z_][\w.-]*)\}(?!\})")
 _TIME = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _GIVEN = ("seed", "run", "python", "checkpoints")
 
-Reference = Ref["model", "quantization"]
-Source = Ref["dataset", "file", "model", "experiment"]
+if TYPE_CHECKING:
+    Reference: TypeAlias = Address
+    Source: TypeAlias = Address
+    Environment: TypeAlias = Address
+else:
+    Reference = Ref["model", "quantization"]
+    Source = Ref["dataset", "file", "model", "experiment"]
+    Environment = Ref["env"]
 
 
 class Experiment(Declaration):
@@ -57,11 +64,11 @@ class Experiment(Declaration):
     """A notebook, run from top to bottom with the parameters in a cell after the one tagged `parameters`."""
     params: Mapping[str, Any] = {}
     """Parameters, nested as you like."""
-    env: Ref["env"] | None = None  # type: ignore[type-arg, name-defined]  # noqa: UP037
+    env: Environment | None = None
     """The env it runs in; without one, Lab's own Python."""
-    models: Mapping[str, Reference] = {}  # type: ignore[valid-type]
+    models: Mapping[str, Reference] = {}
     """Name → model or quantization it is given the path of."""
-    datasets: Mapping[str, Source] = {}  # type: ignore[valid-type]
+    datasets: Mapping[str, Source] = {}
     """Name → dataset it is given the path of; `experiment.NAME` gives all outputs of another."""
     seed: int = Field(42, ge=0)
     """Python's, numpy's, torch's and MLX's generators start here."""
@@ -307,7 +314,7 @@ class Experiment(Declaration):
             {"command": self.command if isinstance(self.command, str) else list(self.command)} if self.command else {}
         )
         spec |= {"notebook": context.path(self.notebook)} if self.notebook else {}
-        env = {}
+        env: dict[str, Any] = {}
         if self.env:
             place = context.declaration(self.env).link(context.of(self.env))
             env = {str(self.env): {"digest": context.digest(self.env), "path": place}}
@@ -328,7 +335,7 @@ class Experiment(Declaration):
             inputs=used,
             secrets={k: str(v) for k, v in self.secrets.items()},
             source={str(k): v for k, v in self.source.items()},
-            keep=dict(self.keep),
+            keep={str(k): v for k, v in self.keep.items()},
             register=dict(self.register_),
             record=context.path(self.record) if self.record else "",
             goal=self.goal,
@@ -357,7 +364,7 @@ def _there(world: World, output: Mapping[str, Any]) -> bool:
     if stat is None:
         return False
     if stat.type == "file":
-        return world.sha256(path) == output["sha256"]
+        return bool(world.sha256(path) == output["sha256"])
     sizes = output.get("sizes") or {}
     for name, size in sizes.items():
         one = world.stat(f"{path}/{name}")

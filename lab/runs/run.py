@@ -78,7 +78,8 @@ class RunSpec:
     def of(cls, values: Mapping[str, Any], **more: Any) -> RunSpec:
         """A spec from plain values, as JSON holds them; names that are none of its fields are left out. Pure."""
         known: dict[str, Any] = {k: v for k, v in values.items() if k in cls.__dataclass_fields__}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in (known | more).items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in (known | more).items()}
+        return cls(**fields)
 
     def write(self, inputs: Mapping[str, Any] | None = None) -> RunFolder:
         """The folder holds the spec; nothing runs yet. Raises Problems where the disk refuses."""
