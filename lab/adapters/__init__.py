@@ -27,6 +27,8 @@ PERFORMERS = {
     "install-env": "lab.adapters.envs:install",
     "remove-env": "lab.adapters.envs:remove",
     "execute": "lab.adapters.supervisor:execute",
+    "dataset_version": "lab.adapters.datasets:version",
+    "drop_dataset": "lab.adapters.datasets:drop",
     "forget_runs": "lab.adapters.experiments:forget",
     "play": "lab.adapters.ansible:perform",
     "test-framework": "lab.adapters.frameworks:test",

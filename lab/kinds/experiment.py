@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
 from lab.core import signature
+from lab.core.address import Address
 from lab.core.change import Action, Change
 from lab.core.facts import Facts
 from lab.core.forecast import Estimate, Forecast
@@ -25,8 +26,14 @@ _PLACE = re.compile(r"(?<!\{)\{([A-Za-z_][\w.-]*)\}(?!\})")
 _TIME = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _GIVEN = ("seed", "run", "python", "checkpoints")
 
-Reference = Ref["model", "quantization"]
-Source = Ref["dataset", "file", "model", "experiment"]
+if TYPE_CHECKING:
+    Reference: TypeAlias = Address
+    Source: TypeAlias = Address
+    Environment: TypeAlias = Address
+else:
+    Reference = Ref["model", "quantization"]
+    Source = Ref["dataset", "file", "model", "experiment"]
+    Environment = Ref["env"]
 
 
 class Experiment(Declaration):
@@ -57,11 +64,11 @@ class Experiment(Declaration):
     """A notebook, run from top to bottom with the parameters in a cell after the one tagged `parameters`."""
     params: Mapping[str, Any] = {}
     """Parameters, nested as you like."""
-    env: Ref["env"] | None = None  # type: ignore[type-arg, name-defined]  # noqa: UP037
+    env: Environment | None = None
     """The env it runs in; without one, Lab's own Python."""
-    models: Mapping[str, Reference] = {}  # type: ignore[valid-type]
+    models: Mapping[str, Reference] = {}
     """Name → model or quantization it is given the path of."""
-    datasets: Mapping[str, Source] = {}  # type: ignore[valid-type]
+    datasets: Mapping[str, Source] = {}
     """Name → dataset it is given the path of; `experiment.NAME` gives all outputs of another."""
     seed: int = Field(42, ge=0)
     """Python's, numpy's, torch's and MLX's generators start here."""
@@ -155,16 +162,30 @@ class Experiment(Declaration):
         if self.notebook:
             return (self.notebook,)
         if self.call:
-            found = self.module(context)
-            return (found,) if found else ()
+            return self.modules(context)
         words = self.command.split() if isinstance(self.command, str) else self.command
         return tuple(w for w in words if "/" in w or "." in w if not _PLACE.search(w) and context.content(self._in(w)))
 
     def module(self, context: Context) -> str:
         """The file of the called module in the repository (or shipped with Lab); empty where it is elsewhere. Pure."""
-        relative = self.call.partition(":")[0].replace(".", "/")
+        return self._file(self.call.partition(":")[0], context)
+
+    def modules(self, context: Context) -> tuple[str, ...]:
+        """The called module's file, and those of all modules it imports from `path`, themselves or others. Pure."""
+        todo, found = [self.call.partition(":")[0]], dict[str, None]()
+        while todo:
+            name = todo.pop()
+            file = "" if name == "lab" or name.startswith("lab.") else self._file(name, context)
+            if file and file not in found:
+                found[file] = None
+                todo += signature.imports(context.text(context.path(file)) or "", name)
+        return tuple(sorted(found))
+
+    def _file(self, module: str, context: Context) -> str:
+        relative = module.replace(".", "/")
         for base in self.path:
-            for name in (f"{base}/{relative}.py", f"{base}/{relative}/__init__.py"):
+            start = "" if base == "." else f"{base.removesuffix('/')}/"
+            for name in (f"{start}{relative}.py", f"{start}{relative}/__init__.py"):
                 if context.text(context.path(name)) is not None:
                     return name
         return ""
@@ -175,11 +196,8 @@ class Experiment(Declaration):
     def contents(self, context: Context) -> Facts:
         if self.when != "stale":
             return {}
-        return {
-            "code": {
-                p: context.content(context.path(self._in(p) if not self.code else p)) for p in self.counted(context)
-            }
-        }
+        beside = not (self.code or self.call or self.notebook)
+        return {"code": {p: context.content(context.path(self._in(p) if beside else p)) for p in self.counted(context)}}
 
     def check(self, context: Context) -> Iterable[str | tuple[str, str, str]]:
         for path in self.code:
@@ -296,7 +314,7 @@ class Experiment(Declaration):
             {"command": self.command if isinstance(self.command, str) else list(self.command)} if self.command else {}
         )
         spec |= {"notebook": context.path(self.notebook)} if self.notebook else {}
-        env = {}
+        env: dict[str, Any] = {}
         if self.env:
             place = context.declaration(self.env).link(context.of(self.env))
             env = {str(self.env): {"digest": context.digest(self.env), "path": place}}
@@ -317,7 +335,7 @@ class Experiment(Declaration):
             inputs=used,
             secrets={k: str(v) for k, v in self.secrets.items()},
             source={str(k): v for k, v in self.source.items()},
-            keep=dict(self.keep),
+            keep={str(k): v for k, v in self.keep.items()},
             register=dict(self.register_),
             record=context.path(self.record) if self.record else "",
             goal=self.goal,
@@ -346,7 +364,7 @@ def _there(world: World, output: Mapping[str, Any]) -> bool:
     if stat is None:
         return False
     if stat.type == "file":
-        return world.sha256(path) == output["sha256"]
+        return bool(world.sha256(path) == output["sha256"])
     sizes = output.get("sizes") or {}
     for name, size in sizes.items():
         one = world.stat(f"{path}/{name}")

@@ -157,7 +157,7 @@ def who(pid: int) -> dict[str, Any]:
 
 def alive(process: Mapping[str, Any]) -> bool:
     """Whether exactly this process lives: neither a restart of the machine nor a reused id deceives it."""
-    if process.get("boot") != boot():
+    if not process or process.get("boot") != boot():
         return False
     start = _start(int(process["pid"]))
     return start is not None and start == process.get("start")

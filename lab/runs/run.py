@@ -59,10 +59,27 @@ class RunSpec:
     """When to stop early; see `lab.runs.early`."""
     tracker: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    goal: str = ""
+    keep: Mapping[str, Any] = field(default_factory=dict)
+    """Which checkpoints stay: `last`, `every`, `best: {metric, goal}`."""
+    secrets: tuple[str, ...] = ()
+    """Names of the variables whose values come through the pipe."""
+    record: str = ""
+    """The folder of its Markdown record."""
+    register: Mapping[str, Any] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+    """`module:function`s the supervisor calls with the folder once the result is in place."""
     digest: str = ""
     """Input digest of the experiment; empty for a run that no declaration stands behind."""
     isolation: str = "process"
     """`process`, or `inline`: in this process, for many short calls."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], **more: Any) -> RunSpec:
+        """A spec from plain values, as JSON holds them; names that are none of its fields are left out. Pure."""
+        known: dict[str, Any] = {k: v for k, v in values.items() if k in cls.__dataclass_fields__}
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in (known | more).items()}
+        return cls(**fields)
 
     def write(self, inputs: Mapping[str, Any] | None = None) -> RunFolder:
         """The folder holds the spec; nothing runs yet. Raises Problems where the disk refuses."""

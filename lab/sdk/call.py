@@ -142,7 +142,8 @@ def convert(value: Any, hint: Any, where: str) -> Any:
         if value is None:
             return None
     elif dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return hint(**arguments(typing.cast(Any, hint), value, {}))
+        made: Any = hint
+        return made(**arguments(made, value, {}))
     elif hint is Path and isinstance(value, str):
         return Path(value)
     elif hint is bool or hint is str:
