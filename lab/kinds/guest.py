@@ -198,6 +198,7 @@ class Guest(Declaration):
     def wanted(self, context: Context) -> Facts:
         files = {**self.shared(), **self.files(context)}
         return {
+            **({"processes": "hidden"} if self._hides(context) else {}),
             "account": self.name(context),
             "person": self.person,
             "shell": "/bin/bash",
@@ -224,7 +225,9 @@ class Guest(Declaration):
         granted = {p: None for p in {*self.grants(context), *recorded.get("grants", {})}}
         rights = {p: world.ask("acl", path=p, user=name) for p in sorted(granted)}
         closed = {p: world.ask("acl", path=p, group=text.GROUP) for p in self.closed(context)}
+        mounts = (world.read("/proc/mounts") or b"").decode(errors="replace") if self._hides(context) else ""
         return {
+            **({"processes": "hidden" if "hidepid=" in mounts else "shown"} if self._hides(context) else {}),
             **(account or {"account": "absent"}),
             "files": files,
             "grants": {p: r for p, r in rights.items() if r},
@@ -265,6 +268,9 @@ class Guest(Declaration):
             },
         )
 
+    def _hides(self, context: Context) -> bool:
+        return self.hide_processes and context.host.platform.startswith("linux")
+
     def _gone(self, name: str, recorded: Facts, context: Context) -> dict[str, Any]:
         archive = f"{context.state}/guests/{name}-{change_stamp(recorded)}.tar.gz" if self.home == "archive" else ""
         files = recorded.get("files") or {**self.shared(), **self.files(context)}
@@ -278,7 +284,6 @@ class Guest(Declaration):
             "deny": sorted(recorded.get("closed") or self.closed(context)),
             "deny_store": context.store,
             "archive": archive,
-            "hide": self.hide_processes,
         }
 
     def forecast(self, change: Change, context: Context) -> Forecast:

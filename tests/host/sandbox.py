@@ -16,7 +16,8 @@ mkdir "$D/upper" "$D/work" "$D/root"
 mount -t overlay overlay -o lowerdir=/,upperdir="$D/upper",workdir="$D/work" "$D/root"
 for each in sys dev dev/pts dev/shm; do mount --bind "/$each" "$D/root/$each"; done
 mount -t proc proc "$D/root/proc"
-exec chroot "$D/root" "$@"
+chroot "$D/root" "$@" &  # the shell stays: as the first process it reaps what is orphaned
+wait $!
 """
 
 

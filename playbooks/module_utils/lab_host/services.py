@@ -60,13 +60,27 @@ def command(machine, argv, unless=None, do="", said=None, fine=(0,)):
     machine.run(*argv, do=do, said=said, fine=tuple(fine))
 
 
-def proc(machine, option="hidepid=2", state="present"):
-    """The process list shows each user only their own processes (Linux); `state: absent` shows all again."""
+FSTAB = "/etc/fstab"
+HIDDEN = "proc /proc proc defaults,hidepid=2 0 0"
+
+
+def proc(machine, state="present"):
+    """The process list shows each user only their own processes (Linux), now and after a restart.
+
+    `state: absent` shows all again, if it was Lab that hid them: its line in fstab says so.
+    """
     if not os.path.exists("/proc/mounts"):
         return
     with open("/proc/mounts", encoding="utf-8") as f:
-        mounts = [x.split() for x in f]
-    options = next((m[3] for m in mounts if m[1] == "/proc"), "")
+        options = next((x.split()[3] for x in f if x.split()[1] == "/proc"), "")
     hidden = "hidepid=2" in options or "hidepid=invisible" in options
-    if hidden != (state == "present"):
-        machine.run("mount", "-o", "remount,{}".format(option if state == "present" else "hidepid=0"), "/proc")
+    ours = False
+    if os.path.exists(FSTAB):
+        with open(FSTAB, encoding="utf-8") as f:
+            ours = HIDDEN in f.read().splitlines()
+    if state == "present" and not hidden:
+        machine.run("mount", "-o", "remount,hidepid=2", "/proc")
+        files.line(machine, FSTAB, HIDDEN)
+    elif state == "absent" and ours:
+        files.line(machine, FSTAB, HIDDEN, state="absent")
+        machine.run("mount", "-o", "remount,hidepid=0", "/proc")
