@@ -32,6 +32,8 @@ PERFORMERS = {
     "forget_runs": "lab.adapters.experiments:forget",
     "play": "lab.adapters.ansible:perform",
     "test-framework": "lab.adapters.frameworks:test",
+    "sweep": "lab.adapters.optuna_sweep:search",
+    "forget_sweep": "lab.adapters.optuna_sweep:forget",
 }
 """Step verb → `module:function(step, stage)`."""
 

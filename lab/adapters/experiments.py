@@ -59,8 +59,13 @@ def begin(step: Execute, stage: Stage, *, adopt: bool = True) -> Handle:
     return launch(spec, inputs, secrets)
 
 
-def build(step: Execute, stage: Stage, folder: Path) -> tuple[RunSpec, dict[str, Any]]:
-    """The run's spec and its inputs' record, all names in its command replaced."""
+def build(
+    step: Execute, stage: Stage, folder: Path, known: Mapping[str, Any] | None = None
+) -> tuple[RunSpec, dict[str, Any]]:
+    """The run's spec and its inputs' record, all names in its command replaced.
+
+    `known` is an earlier record of the same sweep: machine, commit and interpreter are taken from it, not read again.
+    """
     given = dict(step.spec)
     prefix = str(given.pop("prefix", ""))
     python = f"{prefix}/bin/python" if prefix else sys.executable
@@ -68,9 +73,9 @@ def build(step: Execute, stage: Stage, folder: Path) -> tuple[RunSpec, dict[str,
     start = given.pop("launch", {})
     env = dict(given.pop("env", {}))
     path = [str(p) for p in given.pop("path", ())]
-    inputs = {**provenance.here(stage.root), **step.inputs, "params": given["params"], "seed": given["seed"]}
+    inputs = {**(known or provenance.here(stage.root)), **step.inputs, "params": given["params"], "seed": given["seed"]}
     inputs |= {"secrets": dict(step.secrets), "models": dict(given["models"]), "datasets": dict(given["datasets"])}
-    inputs["interpreter"] = provenance.interpreter(python)
+    inputs["interpreter"] = known["interpreter"] if known else provenance.interpreter(python)
     cwd = str(given.pop("cwd"))
     if step.source:
         code = clone(step.source, folder)

@@ -112,8 +112,8 @@ def report(sizes: list[int]) -> str:
     helped = best([*LAB, "--help"], REPO, ENV)
     return "\n".join(
         [
-            f"Measured with Python {platform.python_version()} on {platform.system()} {platform.machine()}:"
-            + " CPU seconds (user and system) and peak memory of the whole process.",
+            f"Measured with Python {platform.python_version()} on {platform.system()} {platform.machine()}:",
+            "CPU seconds (user and system) and peak memory of the whole process.",
             "",
             head,
             *rows,
@@ -123,8 +123,8 @@ def report(sizes: list[int]) -> str:
             head,
             *other,
             "",
-            f"`lab --help` takes {helped.cpu * 1000:.0f} ms CPU, `python -c pass` {floor.cpu * 1000:.0f} ms"
-            + " (budget: 3 × that and 60 ms).",
+            f"`lab --help` takes {helped.cpu * 1000:.0f} ms CPU, `python -c pass` {floor.cpu * 1000:.0f} ms",
+            "(budget: 3 × that and 60 ms).",
         ]
     )
 
