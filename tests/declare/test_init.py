@@ -16,6 +16,7 @@ from lab.app.machine_scan import environment, prefixes, text
 from lab.app.schema import schema, write
 from lab.core.problem import Problems
 from lab.declare import load
+from lab.declare.read import read
 from lab.declare.schema import schemas
 
 from .conftest import GOOD, Make
@@ -164,10 +165,11 @@ def test_schemas_accept_what_lab_accepts(make: Make, tmp_path: Path) -> None:
 def test_the_reference_lab_and_every_recipe_file_fit_their_schemas() -> None:
     """What the repository itself declares passes the schemas that editors are given."""
     base = Path(__file__).parents[2]
+    checks = {k: jsonschema.Draft202012Validator(s) for k, s in schemas().items() if k != "profile"}
     for path in [*base.glob("conf/*/*.yaml"), *base.glob("recipes/lab/*/conf/*/*.yaml")]:
-        kind = path.parent.name
-        if kind in schemas() and kind not in ("profile",):
-            jsonschema.validate(yaml.safe_load(path.read_text()) or {}, schema(kind))
+        if check := checks.get(path.parent.name):
+            found = read(path.read_bytes(), path.name).value
+            assert [e.message for e in check.iter_errors(found)] == [], path
 
 
 def test_conda_environments_are_found(tmp_path: Path) -> None:
