@@ -154,7 +154,9 @@ def test(step: TestFramework, stage: Stage) -> Facts:
         raise problem(
             f"{step.framework} does not work ({result.where}): step `{result.step}` failed",
             why=result.why,
-            do=hint or (template if result.step in ("find", "import") else "") or "see what the step says, then apply again",
+            do=hint
+            or (template if result.step in ("find", "import") else "")
+            or "see what the step says, then apply again",
         )
     return {"version": result.version, "said": f"{result.framework} {result.version} works {result.device}".strip()}
 

@@ -130,4 +130,3 @@ def _carried(name: str) -> bool:
     if name in (".lab.json", "held_out.txt", "calibration.txt", "model.safetensors.index.json") or name.startswith("."):
         return False
     return name.endswith((".json", ".jinja", ".model", ".tiktoken", ".txt", ".py")) or name in ("LICENSE", "NOTICE")
-

@@ -59,7 +59,9 @@ def listing(lab: Lab) -> list[Place]:
                     add(step.name, step, known.distribution, found_only=True)
     for known in KNOWN.values():
         if known.distribution:
-            add(f"{known.name}@lab", TestFramework(f"{known.name}@lab", known.name), known.distribution, found_only=True)
+            add(
+                f"{known.name}@lab", TestFramework(f"{known.name}@lab", known.name), known.distribution, found_only=True
+            )
         if known.program:
             step = TestFramework(f"{known.name}@host", known.name, program=known.program)
             add(step.name, step, "", found_only=True)

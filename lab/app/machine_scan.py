@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from lab import kinds
+
 _PREFIXES = (
     "miniforge3",
     "mambaforge",
@@ -29,10 +31,13 @@ def declared(home: Path) -> tuple[dict[str, str], list[str]]:
     out: dict[str, str] = {}
     notes: list[str] = []
     for found in scan(home):
-        _add(out, found.kind, found.name, found.block, found.note)
+        if not _fits(found.kind, found.block):
+            notes.append(f"{found.name}: a {found.kind} cannot be declared of it")
+        else:
+            _add(out, found.kind, found.name, found.block, found.note)
     for prefix in prefixes(home):
         block, why = environment(prefix)
-        if block:
+        if block and _fits("env", block):
             _add(
                 out,
                 "env",
@@ -41,8 +46,17 @@ def declared(home: Path) -> tuple[dict[str, str], list[str]]:
                 f"found in {prefix}",
             )
         else:
-            notes.append(f"{prefix}: {why}")
+            notes.append(f"{prefix}: {why or 'an env cannot be declared of it'}")
     return out, notes
+
+
+def _fits(kind: str, block: Mapping[str, Any]) -> bool:
+    """Whether this Lab has the kind and the kind takes the block. Pure."""
+    model = kinds.load(kind)
+    try:
+        return model is not None and model.model_validate(dict(block)) is not None
+    except ValueError:
+        return False
 
 
 def _add(out: dict[str, str], kind: str, name: str, block: Mapping[str, Any], note: str) -> None:

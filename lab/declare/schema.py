@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator, PlainValidator, WrapValidator
 
 from lab import kinds
 from lab.core.host import Host
+from lab.core.kind import RefTo
 from lab.declare.conf import known_kinds
 from lab.declare.settings import Settings
 
@@ -46,9 +48,16 @@ def of_model(model: type[BaseModel], name: str, description: str) -> dict[str, A
     for inner in [made, *made.get("$defs", {}).values()]:
         if "properties" in inner:
             inner["properties"] = {k: _or_text(v) for k, v in inner["properties"].items()}
+    free = _free(model)
     for field, info in model.model_fields.items():
+        here = made["properties"][info.alias or field]
         if info.description:
-            made["properties"][info.alias or field].setdefault("description", info.description)
+            here.setdefault("description", info.description)
+        if "*" in free and "anyOf" in here:
+            here["anyOf"].append({"type": ["object", "array"]})
+        if field in free:
+            here.pop("anyOf", None)
+            here.pop("type", None)
     made["properties"]["defaults"] = {"type": "array", "description": "Hydra's defaults list: files to start from."}
     required = made.pop("required", [])
     if required:
@@ -57,6 +66,24 @@ def of_model(model: type[BaseModel], name: str, description: str) -> dict[str, A
     made.pop("title", None)
     made.pop("description", None)
     return {**head, **made}
+
+
+def _free(model: type[BaseModel]) -> set[str]:
+    """Fields whose values a validator reads before their type does, so that more may be written; `*` where any may."""
+    found = model.__pydantic_decorators__
+    out = {f for d in found.field_validators.values() if d.info.mode != "after" for f in d.info.fields}
+    out |= {f for f, info in model.model_fields.items() if _read_before([*info.metadata, info.annotation])}
+    return out | {"*" for d in found.model_validators.values() if d.info.mode != "after"}
+
+
+def _read_before(marks: Iterable[Any]) -> bool:
+    """Whether a validator among these marks, or inside these types, reads a value before its type; references aside."""
+    for mark in marks:
+        if isinstance(mark, (BeforeValidator, PlainValidator, WrapValidator)) and not isinstance(mark.func, RefTo):
+            return True
+        if _read_before(get_args(mark)):
+            return True
+    return False
 
 
 def _or_text(schema: dict[str, Any]) -> dict[str, Any]:

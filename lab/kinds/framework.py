@@ -48,7 +48,11 @@ class Framework(Declaration):
             yield "it lives in an env or is a program, not both", "program", "leave one of them out"
         if name not in KNOWN and not self.smoke:
             hint = did_you_mean(name, KNOWN)
-            yield f"Lab knows no framework `{name}`{hint}", "is_", f"set `is_:` to one of {', '.join(KNOWN)}, or give `smoke:`"
+            yield (
+                f"Lab knows no framework `{name}`{hint}",
+                "is_",
+                f"set `is_:` to one of {', '.join(KNOWN)}, or give `smoke:`",
+            )
 
     def result(self, context: Context) -> str:
         """Where the result of its last test is kept. Pure."""

@@ -16,6 +16,7 @@ from lab.app.machine_scan import environment, prefixes, text
 from lab.app.schema import schema, write
 from lab.core.problem import Problems
 from lab.declare import load
+from lab.declare.read import read
 from lab.declare.schema import schemas
 
 from .conftest import GOOD, Make
@@ -51,6 +52,50 @@ def test_every_recipe_is_a_sound_lab(tmp_path: Path, recipe: str) -> None:
         assert found.declarations
         assert found.head["lab"]["name"] == "my-lab"
         assert found.head["lab"]["id"] != load(again.root).head["lab"]["id"]
+
+
+PLANS = {
+    "starter": ["create file.welcome"],
+    "researcher": [
+        "create experiment.first", "create file.welcome", "create model.tiny_lm", "create quantization.tiny_lm_q4",
+    ],
+    "app-developer": ["create model.tiny_lm", "create quantization.tiny_lm_q4", "create file.app"],
+    "host-guests": ["create file.rules"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", PLANS)
+def test_every_recipe_plans_as_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str) -> None:
+    """A fresh lab of each recipe plans at once, offline, and its listing is this one (S0-3.2-1)."""
+    from lab.app.lab import Lab
+    from lab.app.plan import plan
+
+    if not runnable(recipe):
+        pytest.skip("a kind it uses has not come yet")
+    monkeypatch.setenv("LAB_STORE", str(tmp_path / "store"))
+    found = plan(Lab(init(tmp_path / "lab", recipe=recipe).root))
+    assert found.problems == ()
+    assert [f"{c.action} {c.address}" for c in found.changes] == PLANS[recipe]
+
+
+def test_what_the_machine_holds_is_declared(tmp_path: Path) -> None:
+    """Models of other tools and conda environments become files that Lab takes; what does not fit is told."""
+    pytest.importorskip("lab.adapters.scan")
+    home = tmp_path / "home"
+    weights = home / ".lmstudio/models/org/Tiny-1.5B-GGUF/tiny-1.5b.gguf"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"GGUF" + bytes(100))
+    meta = home / "miniforge3/envs/work/conda-meta"
+    meta.mkdir(parents=True)
+    record = {"name": "python", "version": "3.12.1", "channel": "https://conda.anaconda.org/conda-forge/linux-64"}
+    (meta / "python-3.12.1-0.json").write_text(json.dumps(record))
+    (home / "miniforge3/envs/bad/conda-meta").mkdir(parents=True)
+    made = init(tmp_path / "lab", from_machine=True, home=home)
+    assert set(made.found) == {"env.work", "model.tiny-1_5b"}
+    assert [n.partition(": ")[2] for n in made.notes] == ["it holds no packages"]
+    found = load(made.root)
+    assert {*made.found} < set(found.declarations)
+    assert not git.Repo(made.root).is_dirty(untracked_files=True)
 
 
 def test_personas_and_profiles(tmp_path: Path) -> None:
@@ -120,10 +165,11 @@ def test_schemas_accept_what_lab_accepts(make: Make, tmp_path: Path) -> None:
 def test_the_reference_lab_and_every_recipe_file_fit_their_schemas() -> None:
     """What the repository itself declares passes the schemas that editors are given."""
     base = Path(__file__).parents[2]
+    checks = {k: jsonschema.Draft202012Validator(s) for k, s in schemas().items() if k != "profile"}
     for path in [*base.glob("conf/*/*.yaml"), *base.glob("recipes/lab/*/conf/*/*.yaml")]:
-        kind = path.parent.name
-        if kind in schemas() and kind not in ("profile",):
-            jsonschema.validate(yaml.safe_load(path.read_text()) or {}, schema(kind))
+        if check := checks.get(path.parent.name):
+            found = read(path.read_bytes(), path.name).value
+            assert [e.message for e in check.iter_errors(found)] == [], path
 
 
 def test_conda_environments_are_found(tmp_path: Path) -> None:

@@ -14,5 +14,5 @@ def walk(steps: int = 1000, scale: float = 1.0) -> dict[str, float]:
         at += random.gauss(0.0, scale)
         far = max(far, abs(at))
         if step % 100 == 0:
-            sdk.log(step=step, distance=abs(at))
+            sdk.log({"distance": abs(at)}, step=step)
     return {"end": at, "far": far}
