@@ -38,6 +38,8 @@ class Fetch(Step):
     """Whether files that run code when loaded are taken."""
     network: Facts = field(default_factory=dict)
     """`timeout` (s), `tries`, `connections`."""
+    local: bool = False
+    """Whether only what is on this machine is taken: no server is asked."""
 
 
 @dataclass(frozen=True, slots=True)

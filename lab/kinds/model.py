@@ -291,8 +291,13 @@ class Model(Declaration):
         if old and old != view:
             yield DropView(str(old))
 
+    def adoption(self, context: Context) -> Iterator[Step]:
+        if not self.recipe and not self.source_:
+            change = Change(context.address, Action.CREATE)
+            yield from (replace(s, local=True) for s in self.steps(change, context) if isinstance(s, Fetch))
+
     def resolve(self, context: Context) -> Step | None:
-        if self.recipe or self.source_:
+        if self.recipe or self.source_ or self.path:
             return None
         return Resolve(
             self.asked(context), self.root(context), self.declared(context), self.token or "", {"timeout": self.timeout}
