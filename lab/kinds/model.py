@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os.path
-import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -59,7 +58,8 @@ class Model(Declaration):
 
     kind: ClassVar[str] = "model"
     aside: ClassVar[frozenset[str]] = Declaration.aside | {
-        "license", "origin", "store", "token", "endpoint", "place", "family", "allow_pickle", "timeout", "allow_overcommit",
+        "license", "origin", "store", "token", "endpoint", "place", "family", "allow_pickle", "timeout",
+        "allow_overcommit",
     }  # fmt: skip
 
     path: str = ""
@@ -120,8 +120,8 @@ class Model(Declaration):
     """Take files that may run code when loaded (.bin, .pt)."""
     token: Secret | None = None
     """The reference of a token for gated or private sources: `env:HF_TOKEN`."""
-    timeout: float = Field(30, gt=0)
-    """Seconds without a byte after which a connection is tried anew."""
+    timeout: float | None = Field(None, gt=0)
+    """Seconds without a byte after which a connection is tried anew; empty takes `lab.network.timeout`, else 30."""
 
     @model_validator(mode="before")
     @classmethod
@@ -207,7 +207,21 @@ class Model(Declaration):
         """What is known of its architecture; None where nothing is. Pure."""
         return resources.architecture(self.hub, context.lock, context.recorded(context.address))
 
+    def network(self, context: Context) -> dict[str, Any]:
+        """How patient its download is. Pure."""
+        known = {**(context.lab.get("network") or {}), "timeout": self.timeout}
+        return {k: v for k, v in known.items() if v is not None}
+
     # What a kind answers
+
+    def inputs(self) -> Facts:
+        found = dict(super().inputs())
+        # Bytes whose hash is declared are the same wherever they come from.
+        if self.sha256:
+            found = {k: v for k, v in found.items() if k not in ("path", "url", "size")}
+        elif self.urls and all(f.sha256 for f in self.urls.values()):
+            found["urls"] = {n: f.sha256 for n, f in sorted(self.urls.items())}
+        return found
 
     def contents(self, context: Context) -> Facts:
         known = self.files(context)
@@ -286,7 +300,7 @@ class Model(Declaration):
                 stores=tuple(sorted(others - {root})),
                 format=self.format,
                 allow_pickle=self.allow_pickle,
-                network={"timeout": self.timeout, **(context.lab.get("network") or {})},
+                network=self.network(context),
             )
         if old and old != view:
             yield DropView(str(old))
@@ -300,7 +314,11 @@ class Model(Declaration):
         if self.recipe or self.source_ or self.path:
             return None
         return Resolve(
-            self.asked(context), self.root(context), self.declared(context), self.token or "", {"timeout": self.timeout}
+            self.asked(context),
+            self.root(context),
+            self.declared(context),
+            self.token or "",
+            self.network(context),
         )
 
     def forecast(self, change: Change, context: Context) -> Forecast:
