@@ -46,18 +46,22 @@ def keep(step: Keep, stage: Stage) -> Facts:
     """What was made in a folder is in the store under its hashes, and the folder is gone."""
     root, folder = Path(step.store), stage.scratch / step.folder
     store.stamp(root, str(step.provenance.get("lab", "")))
-    if not folder.is_dir():
-        raise problem(f"{folder} was not made", why=f"{stage.address} is to be kept from there", do="apply again")
-    names = [f.relative_to(folder).as_posix() for f in sorted(folder.rglob("*")) if f.is_file() and f.name[0] != "."]
-    refuse_pickles(names, step.allow_pickle)
-    if not names:
-        raise problem(f"{folder} is empty", why=f"{stage.address} is to be kept from there", do="apply again")
+    if folder.is_file():
+        made = {folder.resolve().name: folder}
+    else:
+        shown = (f for f in sorted(folder.rglob("*")) if f.is_file() and not f.name.startswith("."))
+        made = {f.relative_to(folder).as_posix(): f for f in shown}
+    if not made:
+        raise problem(
+            f"nothing was made in {folder}", why=f"{stage.address} is to be kept from there", do="apply again"
+        )
+    refuse_pickles(list(made), step.allow_pickle)
     files = {}
-    for done, name in enumerate(names):
+    for done, (name, file) in enumerate(made.items()):
         stage.check()
-        stage.progress(done, len(names), "files")
+        stage.progress(done, len(made), "files")
         # Copied first and removed at the end: a kill between finds the folder whole.
-        files[name] = store.copy(root, folder / name)
+        files[name] = store.copy(root, file)
         stage.remember(store.path(root, files[name]), files[name])
     facts = finish(step, stage, root, files, {}, {})
     if not step.copy:

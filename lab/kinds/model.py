@@ -149,7 +149,14 @@ class Model(Declaration):
         """Where the model comes from, pinned as far as its lock pins it. Pure."""
         asked, lock = self.asked(context), self.locked(context)
         pinned = {"revision": lock.get("commit"), "tag": lock.get("tag")}
-        return asked | {k: v for k, v in pinned.items() if k in asked and v}
+        return asked | {k: v for k, v in pinned.items() if k in asked and v} | self.behind(context)
+
+    def behind(self, context: Context) -> dict[str, str]:
+        """The content hash of what lies in a path or a recipe, so that its change is seen. Pure."""
+        if self.sha256 or not (self.path or self.recipe):
+            return {}
+        found = context.content(context.path(self.path or f"recipes/model/{self.recipe}"))
+        return {"content": found} if found else {}
 
     def locked(self, context: Context) -> Mapping[str, Any]:
         """The lock, unless it was made for another source. Pure."""
@@ -227,10 +234,8 @@ class Model(Declaration):
         known = self.files(context)
         if known and all(f.get("sha256") for f in known.values()):
             return {"files": {n: f["sha256"] for n, f in sorted(known.items())}}
-        if self.path:
-            return {"path": context.content(context.path(self.path)) or None}
-        if self.recipe:
-            return {"recipe": context.content(context.path(f"recipes/model/{self.recipe}"))}
+        if self.path or self.recipe:
+            return {"content": self.behind(context).get("content")}
         return {} if self.source_ else {"files": None}
 
     def check(self, context: Context) -> Iterator[str | tuple[str, str, str]]:
@@ -240,6 +245,12 @@ class Model(Declaration):
             yield f"no store or tier is called {self.store}", "store", f"declare it under `lab.stores`, or use {known}"
         if context.address.name == layout.ORIGINAL:
             yield f"a model may not be called {layout.ORIGINAL}", "", "the store uses that name; take another"
+        if self.recipe and not self.behind(context):
+            yield (
+                f"there is no model recipe {self.recipe}",
+                "recipe",
+                f"write recipes/model/{self.recipe}/train.py, or name another",
+            )
         found = self.locked(context).get("model")
         is_ = found.get("format") if isinstance(found, Mapping) else None
         is_ = is_ or ("gguf" if (self.path or self.url).lower().endswith(".gguf") else None)
@@ -285,7 +296,10 @@ class Model(Declaration):
             yield Keep(root, view, provenance=provenance, format=self.format, allow_pickle=self.allow_pickle)
         elif self.source_:
             made = context.recorded(str(self.source_)) or {}
-            folder = str((made.get("outputs") or {}).get(self.output) or "")
+            name = Address(self.source_).name
+            folder = str(
+                (made.get("outputs") or {}).get(self.output) or f"{context.state}/outputs/{name}/{self.output}"
+            )
             yield Keep(root, view, folder, True, provenance, self.format, self.allow_pickle)
         else:
             others = {context.path(str(b["path"])) for b in layout.stores(context.lab, context.store).values()}
