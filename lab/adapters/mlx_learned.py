@@ -53,7 +53,8 @@ def _pieces(tokenizer: Any, text: str, samples: int, length: int, seed: int) -> 
     count = len(ids) // length
     if not count:
         raise problem(
-            f"the text has {len(ids)} tokens, fewer than one piece of {length}", do="name a longer text, or a smaller `sequence`"
+            f"the text has {len(ids)} tokens, fewer than one piece of {length}",
+            do="name a longer text, or a smaller `sequence`",
         )
     rows = ids[: count * length].reshape(count, length)
     chosen = np.random.default_rng(seed).permutation(count)[:samples]

@@ -27,7 +27,9 @@ def version(engine: str) -> str:
         return ""
 
 
-def reference(folder: Path, text: Path, tokens: int, out: Path, log: Path, watch: Watcher | None = None) -> dict[str, Any]:
+def reference(
+    folder: Path, text: Path, tokens: int, out: Path, log: Path, watch: Watcher | None = None
+) -> dict[str, Any]:
     """The original's tokens of the text, and what it expects after each, in `out`; returns ids and its own measures."""
     args = {"folder": str(folder), "text": str(text), "tokens": tokens, "out": str(out)}
     return child.run("lab.adapters.score:work", args, log=log, watch=watch, what="scoring the original")

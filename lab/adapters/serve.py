@@ -56,7 +56,10 @@ class Server:
         while time.perf_counter() - began < timeout:
             if self.process.poll() is not None:
                 raise problem(f"the server of {self.name} ended", why=child.tail(self.log), do=f"see {self.log}")
-            with contextlib.suppress(OSError, urllib.error.URLError), urllib.request.urlopen(f"{self.url}/models", timeout=5):
+            with (
+                contextlib.suppress(OSError, urllib.error.URLError),
+                urllib.request.urlopen(f"{self.url}/models", timeout=5),
+            ):
                 return time.perf_counter() - began
             time.sleep(0.1)
         self.close()
@@ -132,7 +135,11 @@ def _mlx(asked: dict[str, Any]) -> None:
         """Serves one model; every other name, adapter or draft is refused."""
 
         def load(self, model_path: str, adapter_path: Any = None, draft_model_path: Any = None) -> Any:
-            if model_path not in (name, "default_model") or adapter_path or draft_model_path not in (None, "default_model"):
+            if (
+                model_path not in (name, "default_model")
+                or adapter_path
+                or draft_model_path not in (None, "default_model")
+            ):
                 raise ValueError(f"this server has only the model {name}")
             return super().load("default_model", None, "default_model")
 

@@ -44,7 +44,13 @@ class Bench:
 
 
 def bench(
-    lab: Lab, address: str, *, depths: Sequence[int] = (16, 256), tokens: int = 48, repeats: int = 3, context: int | None = None
+    lab: Lab,
+    address: str,
+    *,
+    depths: Sequence[int] = (16, 256),
+    tokens: int = 48,
+    repeats: int = 3,
+    context: int | None = None,
 ) -> list[Bench]:
     """The figures, one per depth; they are appended to `state/bench.jsonl`."""
     from lab.adapters import score

@@ -64,9 +64,7 @@ class Comparison:
         return asdict(self) | {"rows": [asdict(r) for r in self.rows], "missing": list(self.missing)}
 
 
-def compare(
-    lab: Lab, name: str, *, text: Path | None = None, tokens: int = 512, refresh: bool = False
-) -> Comparison:
+def compare(lab: Lab, name: str, *, text: Path | None = None, tokens: int = 512, refresh: bool = False) -> Comparison:
     """Every level of a model that is there, beside its original. Rows whose files stand are not measured again.
 
     The result is saved as `state/compare/MODEL.json`, `.md` and `.csv`.
@@ -77,17 +75,23 @@ def compare(
     if tokens < 16:
         raise problem("at least 16 tokens are compared", do="give a larger --tokens")
     original = folder(lab, model)
-    source = texts.text_of(original, str(text.expanduser().absolute()) if text else "", texts.HELD_OUT, "the comparison")
-    levels = sorted(a for a, d in lab.declarations.items() if a.kind == "quantization" and getattr(d, "of", "") == model)
+    source = texts.text_of(
+        original, str(text.expanduser().absolute()) if text else "", texts.HELD_OUT, "the comparison"
+    )
+    levels = sorted(
+        a for a, d in lab.declarations.items() if a.kind == "quantization" and getattr(d, "of", "") == model
+    )
     there = {a: p for a in levels if (p := Path(_view(lab, a))).is_dir()}
     kept = lab.state / "compare"
     work = kept / "work"
     work.mkdir(parents=True, exist_ok=True)
     base = [VERSION, _files(original), stores.digest(source), tokens]
-    keys = {a: digest([*base, _files(p), score.version(runners.engine(p))]) for a, p in {model: original, **there}.items()}
+    keys = {
+        a: digest([*base, _files(p), score.version(runners.engine(p))]) for a, p in {model: original, **there}.items()
+    }
     rows: dict[Address, dict[str, Any]] = {}
     if not refresh:
-        rows = {a: found for a, k in keys.items() if (found := _read(kept / "rows" / f"{k}.json"))}
+        rows = {a: row for a, k in keys.items() if (row := _read(kept / "rows" / f"{k}.json"))}
     try:
         if len(rows) < len(keys):
             log, expected = work / "score.log", work / "original.npy"
@@ -108,7 +112,11 @@ def compare(
     count = int(rows[model].get("tokens", tokens))
     label = source.name if text is None else str(source)
     found = Comparison(model.name, label, count, (first, *rest), tuple(a for a in levels if a not in there))
-    for suffix, content in (("json", json.dumps(found.to_json(), indent=1)), ("md", markdown(found)), ("csv", table(found))):
+    for suffix, content in (
+        ("json", json.dumps(found.to_json(), indent=1)),
+        ("md", markdown(found)),
+        ("csv", table(found)),
+    ):
         put(kept / f"{model.name}.{suffix}", (content.rstrip("\n") + "\n").encode())
     return found
 
@@ -159,7 +167,9 @@ def _row(lab: Lab, address: Address, view: Path, m: Mapping[str, Any]) -> Row:
     else:
         bits, format_ = float(known.get("bits_per_weight", 0)), str(known.get("format", ""))
         level = str(known.get("type") or f"{known.get('bits')} bit g{known.get('group_size')}")
-        level += "".join(f" {known[k]}" for k in ("recipe", "method") if known.get(k)) + (" imatrix" * bool(known.get("imatrix")))
+        level += "".join(f" {known[k]}" for k in ("recipe", "method") if known.get(k)) + (
+            " imatrix" * bool(known.get("imatrix"))
+        )
     return Row(
         str(address), level, format_, weights, round(bits, 4), m["tokens_per_second"], m["perplexity"], m["kl"],
         m["same_top"], m["peak"], m["engine"], m["version"],
@@ -178,7 +188,6 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found
-
 
 
 def _watch(lab: Lab, address: Address, n: int, total: int) -> None:

@@ -48,7 +48,10 @@ def render(c: Comparison) -> str:
     for row in rows:
         cells = [x.ljust(w) if i < 2 else x.rjust(w) for i, (x, w) in enumerate(zip(row, widths, strict=True))]
         lines.append("  " + "  ".join(cells).rstrip())
-    lines += ["", "KL is how far the next token's probabilities are from the original's; judge by it, not by perplexity."]
+    lines += [
+        "",
+        "KL is how far the next token's probabilities are from the original's; judge by it, not by perplexity.",
+    ]
     if c.missing:
         lines.append(f"Not there yet: {', '.join(c.missing)}. Run `lab apply`.")
     lines.append(f"Saved as state/compare/{c.model}.json, .md and .csv.")

@@ -17,7 +17,9 @@ from lab.core.units import size
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `lab bench`."""
     parser.add_argument("address", help="a model or quantization: quantization.tiny_lm.Q4_K_M")
-    parser.add_argument("--depths", default="16,256", metavar="N,N", help="tokens of context before generation (16,256)")
+    parser.add_argument(
+        "--depths", default="16,256", metavar="N,N", help="tokens of context before generation (16,256)"
+    )
     parser.add_argument("--tokens", type=int, default=48, metavar="N", help="tokens generated each time (48)")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="times each, the median counts (3)")
     parser.add_argument("--context", type=int, metavar="N", help="tokens of context (the model's, at most 4096)")
@@ -34,9 +36,7 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
             depths = [int(d) for d in args.depths.split(",")]
         except ValueError:
             raise problem(f"{args.depths!r} are no depths", do="give numbers: --depths 16,256") from None
-        rows = bench(
-            lab, args.address, depths=depths, tokens=args.tokens, repeats=args.repeats, context=args.context
-        )
+        rows = bench(lab, args.address, depths=depths, tokens=args.tokens, repeats=args.repeats, context=args.context)
     print(json.dumps([asdict(r) for r in rows], indent=1) if args.json else render(rows))
     return 0
 
