@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.core.facts import Facts
-
 OURS = ".lab"
 SHOWN = 20
 """How many damaged files are named; the rest are counted."""
