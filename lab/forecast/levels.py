@@ -39,7 +39,7 @@ def original(declaration: Any, lock: Mapping[str, Any] | None, recorded: Mapping
     named = [str(getattr(declaration, n, "") or "") for n in ("path", "url")]
     named += [str(n) for n in getattr(declaration, "include", ())]
     kind = str(known.get("format") or getattr(declaration, "format", "") or "")
-    if not kind and any(n.lower().endswith(".gguf") for n in named) or getattr(declaration, "ollama", ""):
+    if (not kind and any(n.lower().endswith(".gguf") for n in named)) or getattr(declaration, "ollama", ""):
         kind = "gguf"
     config = known.get("config") or {}
     quantized = kind if kind in ("gptq", "awq", "mlx") else ""
@@ -63,7 +63,9 @@ def narrow(model: Original, kind: str) -> int | None:
     default = FILE_TYPES[kind].default
     if BLOCKS[default][0] != 256:
         return None
-    rows = (model.config.get(k) for k in ("hidden_size", "intermediate_size", "embedding_length", "feed_forward_length"))
+    rows = (
+        model.config.get(k) for k in ("hidden_size", "intermediate_size", "embedding_length", "feed_forward_length")
+    )
     return next((r for r in rows if isinstance(r, int) and r % 256), None)
 
 

@@ -31,6 +31,8 @@ class Use:
     ubatch: int = 512
     kv_type: str = "f16"
     flash_attention: bool = True
+    swa_full: bool = False
+    """Whether llama.cpp keeps window layers whole, as its Python library does."""
     engine: str = ""
     """`llama.cpp`, `mlx`, …; empty for the format's own."""
     imatrix: bool = False
@@ -123,6 +125,7 @@ def needs(
         sequences=use.sequences,
         ubatch=use.ubatch,
         flash_attention=use.flash_attention,
+        swa_full=use.swa_full,
     )
     if kv is None:
         notes.append(f"cache: not known ({', '.join(cache.missing(arch)) or use.kv_type})")
