@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -139,8 +140,19 @@ def write(request: dict[str, Any]) -> dict[str, Any]:
 DEEDS = {"solve": solve, "install": install, "write": write}
 
 
+def _end_with(pipe: int) -> None:
+    """This process ends when the pipe's other end is closed."""
+    os.read(pipe, 1)
+    os._exit(1)
+
+
 def main() -> None:
     """Reads the request, answers, and leaves without running exit handlers."""
+    if len(sys.argv) > 1:
+        threading.Thread(target=_end_with, args=(int(sys.argv[1]),), daemon=True).start()
+    if sys.argv[2:] == ["write"]:
+        import conda_lock.lockfile
+        import conda_lock.src_parser  # noqa: F401
     request = json.load(sys.stdin)
     answer: dict[str, Any]
     try:

@@ -72,7 +72,7 @@ def identity(distribution: str, program: str, link: str) -> str:
 
 
 def in_prefix(prefix: str, distribution: str) -> str:
-    """`NAME VERSION` of a Python distribution in a prefix, from the names of its folders; empty where it is not. Reads."""
+    """`NAME VERSION` of a Python distribution in a prefix, by folder names; empty where it is not. Reads."""
     if not distribution:
         return os.path.basename(prefix) if os.path.isdir(prefix) else ""
     stem = distribution.replace("-", "_").lower()
@@ -154,7 +154,9 @@ def test(step: TestFramework, stage: Stage) -> Facts:
         raise problem(
             f"{step.framework} does not work ({result.where}): step `{result.step}` failed",
             why=result.why,
-            do=hint or (template if result.step in ("find", "import") else "") or "see what the step says, then apply again",
+            do=hint
+            or (template if result.step in ("find", "import") else "")
+            or "see what the step says, then apply again",
         )
     return {"version": result.version, "said": f"{result.framework} {result.version} works {result.device}".strip()}
 

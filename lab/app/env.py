@@ -78,7 +78,7 @@ def run(lab: Lab, name: str, command: Sequence[str], *, replace: bool = False) -
 
 
 def shell_command(lab: Lab, name: str) -> list[str]:
-    """The command of an interactive shell in an env: none of the user's own start-up files, a prompt that says where."""
+    """The command of an interactive shell in an env, without the user's own start-up files."""
     shell = "/bin/bash" if Path("/bin/bash").exists() else "/bin/sh"
     return [shell, "--noprofile", "--norc", "-i"] if shell.endswith("bash") else [shell, "-i"]
 

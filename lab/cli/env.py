@@ -71,7 +71,6 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
         return 0
     width = max((len(line.name) for line in lines), default=0)
     for line in lines:
-        print(
-            f"  {line.name:<{width}}  {line.packages:>4} packages  {line.size:>9}  {line.state}  {line.description}".rstrip()
-        )
+        held = f"{line.packages:>4} packages  {line.size:>9}"
+        print(f"  {line.name:<{width}}  {held}  {line.state}  {line.description}".rstrip())
     return 0

@@ -21,7 +21,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--all", action="store_true", help="all (the default)")
     one.add_argument("--page", metavar="FILE", help="write the matrix there as Markdown too")
     _arguments.as_json(one)
-    _arguments.as_json(verbs.add_parser("list", help="declared, and found in envs, as programs, or in Lab's own Python"))
+    _arguments.as_json(
+        verbs.add_parser("list", help="declared, and found in envs, as programs, or in Lab's own Python")
+    )
 
 
 def main(lab: Lab, args: argparse.Namespace) -> int:
@@ -45,5 +47,6 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
         width = max((len(r.framework) for r in results), default=0)
         for r in results:
             mark, tail = ("✓", ", ".join(r.tested)) if r.works else ("✗", f"step `{r.step}`: {r.why}")
-            print(f"  {mark} {r.framework:<{width}}  {r.version:<10} {r.device:<6} {r.where:<14} {tail}  ({r.seconds:.1f} s)")
+            found = f"{r.version:<10} {r.device:<6} {r.where:<14}"
+            print(f"  {mark} {r.framework:<{width}}  {found} {tail}  ({r.seconds:.1f} s)")
     return 0 if all(r.works for r in results) else 1

@@ -155,10 +155,18 @@ class Env(Declaration):
             except ValidationError as e:
                 said = e.errors()[0]
                 where = ".".join(str(x) for x in said["loc"])
-                yield f"the template {self.template} is not valid: {where}: {said['msg']}", "template", "mend the template"
+                yield (
+                    f"the template {self.template} is not valid: {where}: {said['msg']}",
+                    "template",
+                    "mend the template",
+                )
                 return
             if not found:
-                yield f"there is no template {self.template}", "template", "`lab recipes list env` names those there are"
+                yield (
+                    f"there is no template {self.template}",
+                    "template",
+                    "`lab recipes list env` names those there are",
+                )
                 return
         spec = self.spec(context)
         if context.host.platform not in spec["platforms"]:

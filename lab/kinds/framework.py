@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar
 from lab.core.address import Address
 from lab.core.change import Action, Change
 from lab.core.facts import Facts
-from lab.core.frameworks import KNOWN, Framework as Known
+from lab.core.frameworks import KNOWN
+from lab.core.frameworks import Framework as Known
 from lab.core.kind import Context, Declaration, RefTo
 from lab.core.problem import did_you_mean
 from lab.core.step import Remove, Step
@@ -48,7 +49,11 @@ class Framework(Declaration):
             yield "it lives in an env or is a program, not both", "program", "leave one of them out"
         if name not in KNOWN and not self.smoke:
             hint = did_you_mean(name, KNOWN)
-            yield f"Lab knows no framework `{name}`{hint}", "is_", f"set `is_:` to one of {', '.join(KNOWN)}, or give `smoke:`"
+            yield (
+                f"Lab knows no framework `{name}`{hint}",
+                "is_",
+                f"set `is_:` to one of {', '.join(KNOWN)}, or give `smoke:`",
+            )
 
     def result(self, context: Context) -> str:
         """Where the result of its last test is kept. Pure."""

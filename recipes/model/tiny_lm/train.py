@@ -126,7 +126,9 @@ def start(c: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
     return out
 
 
-def train(c: dict[str, Any], weights: dict[str, np.ndarray], ids: np.ndarray, held: np.ndarray, p: dict[str, Any]) -> Any:
+def train(
+    c: dict[str, Any], weights: dict[str, np.ndarray], ids: np.ndarray, held: np.ndarray, p: dict[str, Any]
+) -> Any:
     """The weights after `steps` of AdamW, and what was measured."""
     import mlx.core as mx
     import mlx.nn as nn
