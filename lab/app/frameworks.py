@@ -91,7 +91,7 @@ def test(lab: Lab, names: Sequence[str]) -> list[Result]:
     out = []
     for place in chosen:
         address = f"framework.{place.name}"
-        result = probe(place.step, lab.stage(address), place.distribution)
+        result = probe(place.step, lab.stage(address).check, place.distribution)
         keep(result, lab.state, place.name)
         out.append(result)
     return out
