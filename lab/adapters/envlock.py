@@ -254,9 +254,11 @@ def summary(name: str, stage: Stage) -> dict[str, Any]:
 
 
 def _yaml(value: Any) -> str:
+    """As `lab lock` writes every lock. Pure."""
     import yaml
 
-    return str(yaml.dump(value, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False, width=120))
+    head = "# Written by `lab lock`. Commit it; change the declaration, not this.\n"
+    return head + str(yaml.safe_dump(value, sort_keys=True, allow_unicode=True, width=120))
 
 
 @contextlib.contextmanager

@@ -115,7 +115,13 @@ def probe(step: TestFramework, check: Callable[[], None], distribution: str = ""
     done = closed.run(home, command, variables, check, timeout=300)
     seconds = round(time.perf_counter() - begun, 2)
     said, last = _read(done.text)
-    base: dict[str, Any] = {"framework": step.framework, "where": where, "seconds": seconds, "at": int(time.time()), "identity": now}
+    base: dict[str, Any] = {
+        "framework": step.framework,
+        "where": where,
+        "seconds": seconds,
+        "at": int(time.time()),
+        "identity": now,
+    }
     if done.returncode:
         lines = [line for line in done.text.strip().splitlines() if line.strip()]
         return Result(**base, works=False, step=last or "run", why=(lines[-1] if lines else "no output")[:300],

@@ -6,11 +6,11 @@ import fcntl
 import os
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lab.adapters import envexport, prefix
+from lab.adapters import envexport, envlock, prefix
 from lab.adapters.closed import environment
 from lab.adapters.secrets import resolve
 from lab.app.lab import Lab
@@ -119,6 +119,14 @@ def export(lab: Lab, name: str, form: str, platform: str = "") -> str:
     if form == "pixi":
         return envexport.pixi(found, name)
     return envexport.OF_PLATFORM[form](found, platform)
+
+
+def update(lab: Lab, name: str, packages: Sequence[str] = ()) -> list[str]:
+    """What moved when an env was locked anew with newer versions allowed, for some packages or for all."""
+    address = find(lab, name)
+    before = lab.context(address).lock or {}
+    step: Any = lab.declarations[address].resolve(lab.context(address))
+    return envlock.moved(before, lab.perform(replace(step, update=tuple(packages) or ("*",)), address))
 
 
 def diff(lab: Lab, one: str, other: str, platform: str = "") -> list[tuple[str, str, str]]:
