@@ -71,7 +71,11 @@ def test(text: str) -> Any:
             elif op == "contains":
                 if value is None or wanted not in value:
                     return False
-            elif value is None or (type(value) in (str, bool)) != (type(wanted) in (str, bool)) or not _OPS[op](value, wanted):
+            elif (
+                value is None
+                or (type(value) in (str, bool)) != (type(wanted) in (str, bool))
+                or not _OPS[op](value, wanted)
+            ):
                 return False
         return True
 
