@@ -191,6 +191,9 @@ def again(folder: RunFolder, secrets: Mapping[str, str] | None = None) -> Handle
         keep.mkdir(exist_ok=True)
         attempt = folder.result.get("attempts", 1)
         os.replace(folder / "result.json", keep / f"attempt-{attempt}.json")
+    folder.write("process.json", {"attempt": folder.read("process.json").get("attempt", 0)})
+    for name in ("after.json", "exit.json"):
+        (folder / name).unlink(missing_ok=True)
     return Handle(folder, _supervisor(folder, secrets or {}))
 
 
