@@ -32,6 +32,8 @@ PERFORMERS = {
     "forget_runs": "lab.adapters.experiments:forget",
     "play": "lab.adapters.ansible:perform",
     "test-framework": "lab.adapters.frameworks:test",
+    "open_repository": "lab.adapters.restic:open_repository",
+    "schedule": "lab.adapters.schedule:perform",
 }
 """Step verb → `module:function(step, stage)`."""
 
@@ -42,6 +44,7 @@ OBSERVERS = {
     "acl": "lab.adapters.accounts:acl",
     "env": "lab.adapters.envs:observe",
     "framework": "lab.adapters.frameworks:observe",
+    "schedule": "lab.adapters.schedule:observe",
 }
 """Question of `World.ask` → `module:function(**details)`; reads only."""
 
