@@ -22,7 +22,6 @@ PERFORMERS = {
     "importance": "lab.adapters.imatrix:importance",
     "quantize": "lab.adapters.gguf_quant:quantize",
     "quantize_mlx": "lab.adapters.mlx_quant:quantize_mlx",
-    "play": "lab.adapters.ansible:perform",
     "lock-env": "lab.adapters.envlock:lock",
     "install-env": "lab.adapters.envs:install",
     "remove-env": "lab.adapters.envs:remove",

@@ -70,12 +70,17 @@ class Repository:
         return self.repo.startswith("/")
 
     def backup(
-        self, paths: Sequence[str], excludes: Sequence[str], tags: Sequence[str], progress: Callable[[float, float], None]
+        self,
+        paths: Sequence[str],
+        excludes: Sequence[str],
+        tags: Sequence[str],
+        progress: Callable[[float, float], None],
     ) -> dict[str, Any]:
         """The summary of one new snapshot: `snapshot_id`, `files_new`, `data_added`, `total_bytes_processed`, …"""
         for path in paths:
             if not os.path.lexists(path):
                 raise problem(f"{path} is to be backed up and is not there", do="make it, or take it off `paths`")
+        self.unlock()
         summary: dict[str, Any] = {}
 
         def hear(line: str) -> None:
@@ -96,7 +101,9 @@ class Repository:
 
     def snapshots(self, *tags: str) -> list[dict[str, Any]]:
         """Every snapshot with all these tags, oldest first."""
-        found = json.loads(self.run("snapshots", "--json", "--no-lock", *(["--tag", ",".join(tags)] if tags else []))[1] or "[]")
+        found = json.loads(
+            self.run("snapshots", "--json", "--no-lock", *(["--tag", ",".join(tags)] if tags else []))[1] or "[]"
+        )
         return sorted(found or [], key=lambda s: s["time"])
 
     def forget(self, keep: dict[str, int], tag: str) -> None:
@@ -117,7 +124,9 @@ class Repository:
         words = [] if not subset else ["--read-data"] if subset == "100%" else [f"--read-data-subset={subset}"]
         self.run("check", *words)
 
-    def restore(self, snapshot: str, target: Path, include: Sequence[str] = (), progress: Callable[[], None] = lambda: None) -> None:
+    def restore(
+        self, snapshot: str, target: Path, include: Sequence[str] = (), progress: Callable[[], None] = lambda: None
+    ) -> None:
         """The snapshot, or what of it is included, lies below `target` under its absolute paths, verified."""
         words = [w for path in include for w in ("--include", path)]
         self.run("restore", snapshot, "--target", str(target), "--verify", *words, hear=lambda line: progress())
@@ -125,7 +134,9 @@ class Repository:
     def mount(self, folder: str) -> None:
         """The snapshots can be looked at in `folder` until this is interrupted."""
         with self._password() as read:
-            subprocess.run(self._command("mount", folder, password=read), env=_environment(), pass_fds=(read,), check=False)
+            subprocess.run(
+                self._command("mount", folder, password=read), env=_environment(), pass_fds=(read,), check=False
+            )
 
     @contextlib.contextmanager
     def _password(self) -> Iterator[int]:
@@ -147,7 +158,11 @@ class Repository:
     ) -> tuple[int, str, str]:
         """(status, stdout, stderr) of one restic command; ends it when the apply is to stop or its time is over."""
         if shutil.which("restic") is None:
-            raise problem("restic is not installed", why="backups are made with it", do="apt install restic, or brew install restic")
+            raise problem(
+                "restic is not installed",
+                why="backups are made with it",
+                do="apt install restic, or brew install restic",
+            )
         out: list[str] = []
         err: list[str] = []
         with self._password() as read:
@@ -192,23 +207,54 @@ class Repository:
                 return
             self.check_stop()
             if self.deadline and time.monotonic() > self.deadline:
-                raise problem("the backup took longer than it may", do="raise `hours:`, or run it again: it goes on where it was")
+                raise problem(
+                    "the backup took longer than it may", do="raise `hours:`, or run it again: it goes on where it was"
+                )
 
     def _problem(self, verb: str, status: int, text: str) -> Problems:
         """What restic means; versions before 0.17 say it in words only."""
         low = text.lower()
         if status == 12 or "wrong password" in low:
-            return problem(f"the password does not open {self.repo}", why="restic refuses it", do="mend `password:`; nothing was changed")
+            return problem(
+                f"the password does not open {self.repo}",
+                why="restic refuses it",
+                do="mend `password:`; nothing was changed",
+            )
         if status == 11 or "already locked" in low:
             who = next((x.strip() for x in text.splitlines() if "locked" in x), "")
-            return problem(f"{self.repo} is in use", why=who[:200], do="wait for the other backup, or `lab backup unlock` if it is dead")
-        if status == 10 or "is there a repository" in low or "unable to open config file" in low:
-            return problem(f"there is no repository at {self.repo}", why=_last(text), do="mount its volume, or `lab apply` to make it")
-        if "no space left" in low:
-            return problem(f"the volume of {self.repo} is full", why="no space left", do="free space or keep less; earlier snapshots are sound")
-        if any(w in low for w in ("ciphertext verification failed", "hash mismatch", "does not match id", "repository contains errors", "invalid data", "pack ", "unexpected eof")):
             return problem(
-                f"{self.repo} is damaged", why=_last(text), do="restore from another repository; `lab backup check --read-data` says more"
+                f"{self.repo} is in use",
+                why=who[:200],
+                do="wait for the other backup, or `lab backup unlock` if it is dead",
+            )
+        if status == 10 or "is there a repository" in low or "unable to open config file" in low:
+            return problem(
+                f"there is no repository at {self.repo}",
+                why=_last(text),
+                do="mount its volume, or `lab apply` to make it",
+            )
+        if "no space left" in low:
+            return problem(
+                f"the volume of {self.repo} is full",
+                why="no space left",
+                do="free space or keep less; earlier snapshots are sound",
+            )
+        if any(
+            w in low
+            for w in (
+                "ciphertext verification failed",
+                "hash mismatch",
+                "does not match id",
+                "repository contains errors",
+                "invalid data",
+                "pack ",
+                "unexpected eof",
+            )
+        ):
+            return problem(
+                f"{self.repo} is damaged",
+                why=_last(text),
+                do="restore from another repository; `lab backup check --read-data` says more",
             )
         return problem(f"restic could not {verb} {self.repo}", why=_last(text), do="run `lab backup check`")
 

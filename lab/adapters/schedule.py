@@ -65,8 +65,10 @@ def observe(name: str) -> str | None:
     if unit.is_file():
         made = text.parse_mark(unit.read_text())
         every = str((made or {}).get("every", ""))
-        sound = every and text.systemd(name, every, ["lab"])[f"{name}.timer"].splitlines()[5:] == (
-            unit.read_text().splitlines()[5:]
+        sound = (
+            every
+            and text.systemd(name, every, ["lab"])[f"{name}.timer"].splitlines()[5:]
+            == (unit.read_text().splitlines()[5:])
         )
         return every if sound else "altered by hand"
     plist = agents() / f"{name}.plist"

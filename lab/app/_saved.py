@@ -23,7 +23,7 @@ MANIFEST = "manifest.json"
 FETCHED = ("url", "hub", "ollama")
 """Sources from which a model or dataset can be fetched again."""
 MAGIC = b"SQLite format 3\x00"
-SKIPPED = ("cache", "work", "backup/staged", "backup/drill", "lock")
+SKIPPED = ("cache", "work", "backup/drill", "lock")
 """Below `state/`: made again by themselves."""
 
 
@@ -61,7 +61,7 @@ def gather(lab: Lab, name: str, settings: Mapping[str, Any], staged: Path) -> Sa
                 saved.paths.append(place)
     saved.paths = _outermost(saved.paths)
     files, databases, left = {}, {}, {}
-    for path, stat in _walk(saved.paths, saved.excludes):
+    for path, stat in _walk(saved.paths, [*saved.excludes, str(staged.parent)]):
         known = next((a for p, a in again.items() if path == p or path.startswith(p + "/")), None)
         if stat.st_size >= settings["large"] and known and not settings["copy_large"]:
             left[path] = {"address": known, "size": stat.st_size, "sha256": lab.world().sha256(path)}
@@ -120,7 +120,9 @@ def _outermost(paths: list[str]) -> list[str]:
 
 def _walk(paths: list[str], excludes: list[str]) -> Iterator[tuple[str, os.stat_result]]:
     def out(path: str) -> bool:
-        return any(path == e or fnmatch.fnmatch(path, e) or fnmatch.fnmatch(os.path.basename(path), e) for e in excludes)
+        return any(
+            path == e or fnmatch.fnmatch(path, e) or fnmatch.fnmatch(os.path.basename(path), e) for e in excludes
+        )
 
     excludes = list(excludes)
     for top in paths:
@@ -146,7 +148,12 @@ def copy_database(path: str, to: Path) -> None:
     """A consistent copy of a live SQLite database, whatever is being written to it meanwhile."""
     to.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as live, closing(sqlite3.connect(to)) as copy:
+        with (
+            closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as live,
+            closing(sqlite3.connect(to)) as copy,
+        ):
             live.backup(copy)
     except sqlite3.Error as e:
-        raise problem(f"the database {path} cannot be copied", why=str(e), do="close what holds it, then try again") from e
+        raise problem(
+            f"the database {path} cannot be copied", why=str(e), do="close what holds it, then try again"
+        ) from e

@@ -12,7 +12,7 @@ from typing import Any
 from lab.adapters.restic import Repository
 from lab.app._saved import MANIFEST, gather
 from lab.app.lab import Lab
-from lab.core.problem import Problems, did_you_mean, problem
+from lab.core.problem import Problem, Problems, did_you_mean, problem
 from lab.core.schedule import period
 
 READ_PARTS = 10
@@ -52,9 +52,10 @@ def now(lab: Lab, name: str = "", scheduled: bool = False) -> list[dict[str, Any
     """
     name, applied = settings(lab, name)
     stage = lab.stage(f"backup.{name}")
-    staged = lab.state / "backup" / "staged" / name
+    staged = lab.state / "staged" / name
     saved = gather(lab, name, applied, staged)
-    told, failed = [], []
+    told: list[dict[str, Any]] = []
+    failed: list[Problem] = []
     try:
         for repository in repositories(lab, name, applied):
             begun = time.time()
@@ -130,7 +131,9 @@ def drill(lab: Lab, name: str = "") -> dict[str, Any]:
             shutil.rmtree(scratch, ignore_errors=True)
         if wrong:
             note(lab, name, "drill failed", repo=repository.repo, why=wrong[0])
-            raise problem(f"the restore drill of {name} failed", why="; ".join(wrong[:5]), do="run `lab backup check --read-data`")
+            raise problem(
+                f"the restore drill of {name} failed", why="; ".join(wrong[:5]), do="run `lab backup check --read-data`"
+            )
         files += len(restored.manifest["files"]) + len(restored.manifest["databases"])
         note(lab, name, "drill", repo=repository.repo, files=files, seconds=round(time.time() - begun, 2))
     return {"backup": name, "files": files, "seconds": round(time.time() - begun, 2)}
@@ -141,7 +144,9 @@ def status(lab: Lab) -> list[dict[str, Any]]:
     out = []
     for name in names(lab):
         _, applied = settings(lab, name)
-        ages: dict[str, Any] = {w: a if (a := age(lab, name, w)) < 1e9 else None for w in ("snapshot", "check", "drill")}
+        ages: dict[str, Any] = {
+            w: a if (a := age(lab, name, w)) < 1e9 else None for w in ("snapshot", "check", "drill")
+        }
         late = ages["snapshot"] is None or ages["snapshot"] > applied["alert"] * 86400
         out.append({"backup": name, **ages, "late": late})
     return out
@@ -179,7 +184,9 @@ def _tags(lab: Lab, name: str) -> Sequence[str]:
 
 def manifest_below(target: Path) -> Path:
     """Where a restored snapshot keeps its manifest."""
-    found = sorted(target.glob(f"**/backup/staged/*/{MANIFEST}"))
+    found = sorted(target.glob(f"**/staged/*/{MANIFEST}"))
     if not found:
-        raise problem("this snapshot was not made by Lab", why="it holds no manifest", do="restore it with restic itself")
+        raise problem(
+            "this snapshot was not made by Lab", why="it holds no manifest", do="restore it with restic itself"
+        )
     return found[0]

@@ -115,7 +115,11 @@ def choose(found: Sequence[dict[str, Any]], at: str) -> dict[str, Any]:
         raise problem(f"`{at}` is neither a time nor a snapshot", do="see `lab backup list`") from e
     before = [s for s in found if _time(s) <= end]
     if not before:
-        raise problem(f"no snapshot is as old as {at}", why=f"the oldest is of {found[0]['time'][:16]}", do="see `lab backup list`")
+        raise problem(
+            f"no snapshot is as old as {at}",
+            why=f"the oldest is of {found[0]['time'][:16]}",
+            do="see `lab backup list`",
+        )
     return before[-1]
 
 
@@ -130,7 +134,9 @@ def _place(lab: Lab, restored: Restored, addresses: Sequence[str], to: Path | No
     chosen = {p: lies for p, lies in restored.pairs.items() if not addresses or _belongs(restored, p, addresses)}
     if addresses and not chosen:
         raise problem(
-            f"the snapshot holds nothing of {', '.join(addresses)}", why=f"it is {restored.snapshot}", do="try another `--at`"
+            f"the snapshot holds nothing of {', '.join(addresses)}",
+            why=f"it is {restored.snapshot}",
+            do="try another `--at`",
         )
     old_root = restored.manifest["root"]
     for path, lies in sorted(chosen.items()):
@@ -177,12 +183,23 @@ def _belongs(restored: Restored, path: str, addresses: Sequence[str]) -> bool:
     for address in addresses:
         kind, _, name = address.partition(".")
         if not name:
-            tops = [f"{root}/{kind}" if kind in ("conf", "docs", "recipes") else state if kind == "state" else f"{root}/conf/{kind}"]
+            tops = [
+                f"{root}/{kind}"
+                if kind in ("conf", "docs", "recipes")
+                else state
+                if kind == "state"
+                else f"{root}/conf/{kind}"
+            ]
         else:
             facts = restored.manifest["resources"].get(address, {}).get("facts", {})
             tops = [str(facts[k]) for k in ("path", "prefix", "folder") if str(facts.get(k, "")).startswith("/")]
             tops += [f"{root}/conf/{kind}/{name}.yaml", f"{root}/conf/lock/{kind}/{name}.yaml"]
-            tops += [f"{state}/runs/{name}", f"{state}/runs/{address}", f"{state}/{kind}/{name}", f"{state}/sweeps/{name}"]
+            tops += [
+                f"{state}/runs/{name}",
+                f"{state}/runs/{address}",
+                f"{state}/{kind}/{name}",
+                f"{state}/sweeps/{name}",
+            ]
         if any(path == t or path.startswith(t.rstrip("/") + "/") for t in tops):
             return True
     return False

@@ -33,7 +33,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         if word == "now":
             one.add_argument("--scheduled", action="store_true", help="also check and drill, if they are due")
         if word == "check":
-            one.add_argument("--read-data", nargs="?", const="100%", default="", metavar="PART", help="read data: 100%%, 1/10")
+            one.add_argument(
+                "--read-data", nargs="?", const="100%", default="", metavar="PART", help="read data: 100%%, 1/10"
+            )
         _arguments.as_json(one)
 
 
@@ -56,7 +58,8 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
         found = backup.status(lab)
         text = "\n".join(ages(s) for s in found) or "No backup is applied."
     elif args.what == "unlock":
-        found, text = backup.unlock(lab, args.name), "No lock of a dead process is left."
+        backup.unlock(lab, args.name)
+        found, text = None, "No lock of a dead process is left."
     else:
         Path(args.folder).mkdir(parents=True, exist_ok=True)
         name, applied = backup.settings(lab, args.name)

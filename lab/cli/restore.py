@@ -14,8 +14,12 @@ from lab.cli import _arguments
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `lab restore`."""
-    parser.add_argument("addresses", nargs="*", metavar="ADDRESS", help="experiment.x, conf, state; all where none is given")
-    parser.add_argument("--at", default="", metavar="TIME", help="2026-11-20, 2026-11-20T18:30, or a snapshot of `lab backup list`")
+    parser.add_argument(
+        "addresses", nargs="*", metavar="ADDRESS", help="experiment.x, conf, state; all where none is given"
+    )
+    parser.add_argument(
+        "--at", default="", metavar="TIME", help="2026-11-20, 2026-11-20T18:30, or a snapshot of `lab backup list`"
+    )
     parser.add_argument("--to", default="", metavar="DIR", help="restore below DIR instead of in place")
     parser.add_argument("--backup", default="", metavar="NAME", help="which backup; may be left out where there is one")
     parser.add_argument("--repo", default="", help="which of its repositories; the first that works by default")
@@ -30,7 +34,9 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
         print(json.dumps(found, indent=1))
         return 0
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(found["at"]))
-    print(f"{found['files']} files of {when} (snapshot {found['snapshot']}) are {'below ' + str(to) if to else 'in their places'}.")
+    print(
+        f"{found['files']} files of {when} (snapshot {found['snapshot']}) are {'below ' + str(to) if to else 'in their places'}."
+    )
     if found["fetch"]:
         print(f"To fetch again: {', '.join(found['fetch'])}.")
     print("Run `lab plan` to see what differs from the declarations.")

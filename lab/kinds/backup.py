@@ -150,7 +150,11 @@ class Backup(Declaration):
             if world.volume(place) is None:
                 raise Unknown(f"the volume of {place} is not mounted")
         missing = [p for p in places if world.stat(f"{p}/config") is None]
-        return {**settings, "every": every or "never", "repository": "gone: " + ", ".join(missing) if missing else "there"}
+        return {
+            **settings,
+            "every": every or "never",
+            "repository": "gone: " + ", ".join(missing) if missing else "there",
+        }
 
     def steps(self, change: Change, context: Context) -> Iterator[Step]:
         if change.action is Action.DESTROY:
@@ -160,4 +164,6 @@ class Backup(Declaration):
         for repo in (self.repo, *self.also):
             yield OpenRepository(self.place(repo, context) or repo, self.password)
         yield Write(self.file(context), json.dumps(self.settings(context), indent=1, sort_keys=True) + "\n", 0o600)
-        yield Schedule(self.job(context), self.every, ("backup", "now", context.address.partition(".")[2], "--scheduled"))
+        yield Schedule(
+            self.job(context), self.every, ("backup", "now", context.address.partition(".")[2], "--scheduled")
+        )
