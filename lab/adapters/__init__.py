@@ -41,6 +41,8 @@ OBSERVERS = {
     "group": "lab.adapters.files:group",
     "account": "lab.adapters.accounts:account",
     "acl": "lab.adapters.accounts:acl",
+    "members": "lab.adapters.accounts:members",
+    "tailscale": "lab.adapters.tailscale:preferences",
     "env": "lab.adapters.envs:observe",
     "framework": "lab.adapters.frameworks:observe",
     "schedule": "lab.adapters.schedule:observe",

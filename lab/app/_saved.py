@@ -73,6 +73,9 @@ def gather(lab: Lab, name: str, settings: Mapping[str, Any], staged: Path) -> Sa
             saved.excludes += [_literal(path + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
         else:
             files[path] = [stat.st_size, stat.st_mtime_ns]
+    for path in databases:
+        for suffix in ("-wal", "-shm", "-journal"):
+            files.pop(path + suffix, None)
     lab.hashes.save()
     saved.manifest = {
         "format": 1, "lab": lab.id, "backup": name, "at": time.time(), "root": str(lab.root), "state": str(lab.state),
