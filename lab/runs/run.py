@@ -126,6 +126,8 @@ class Handle:
             self._process.poll()
         if found := self.folder.result:
             return found
+        if self._process is not None and self._process.returncode is None:
+            return None  # its supervisor lives, and may not hold the lease yet
         if self.folder.state() in ENDED:
             return self.folder.result or interrupted(self.folder)
         if self._process is not None and self._process.returncode is not None and not self.folder.held():
