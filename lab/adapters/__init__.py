@@ -22,15 +22,19 @@ PERFORMERS = {
     "importance": "lab.adapters.imatrix:importance",
     "quantize": "lab.adapters.gguf_quant:quantize",
     "quantize_mlx": "lab.adapters.mlx_quant:quantize_mlx",
-    "play": "lab.adapters.ansible:perform",
     "lock-env": "lab.adapters.envlock:lock",
     "install-env": "lab.adapters.envs:install",
     "remove-env": "lab.adapters.envs:remove",
     "execute": "lab.adapters.supervisor:execute",
+    "dataset_version": "lab.adapters.datasets:version",
+    "drop_dataset": "lab.adapters.datasets:drop",
     "forget_runs": "lab.adapters.experiments:forget",
     "play": "lab.adapters.ansible:perform",
+    "test-framework": "lab.adapters.frameworks:test",
     "sweep": "lab.adapters.optuna_sweep:search",
     "forget_sweep": "lab.adapters.optuna_sweep:forget",
+    "open_repository": "lab.adapters.restic:open_repository",
+    "schedule": "lab.adapters.schedule:perform",
 }
 """Step verb → `module:function(step, stage)`."""
 
@@ -39,7 +43,11 @@ OBSERVERS = {
     "group": "lab.adapters.files:group",
     "account": "lab.adapters.accounts:account",
     "acl": "lab.adapters.accounts:acl",
+    "members": "lab.adapters.accounts:members",
+    "tailscale": "lab.adapters.tailscale:preferences",
     "env": "lab.adapters.envs:observe",
+    "framework": "lab.adapters.frameworks:observe",
+    "schedule": "lab.adapters.schedule:observe",
 }
 """Question of `World.ask` → `module:function(**details)`; reads only."""
 

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 GIB = 2**30
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]i?B)")
+_UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "kiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+def _bytes(value: Any) -> Any:
+    if isinstance(value, str) and (found := _SIZE.fullmatch(value.strip())):
+        return int(float(found[1]) * _UNITS[found[2]])
+    return value
+
+
+Bytes = Annotated[int, BeforeValidator(_bytes)]
+"""A number of bytes, or `460GB`, `512GiB`."""
 
 
 class Host(BaseModel):
@@ -23,9 +38,9 @@ class Host(BaseModel):
     cores: int | None = None
     """CPU cores."""
     gpu_cores: int | None = None
-    memory: int | None = None
+    memory: Bytes | None = None
     """Bytes of (unified) memory."""
-    wired_limit: int | None = None
+    wired_limit: Bytes | None = None
     """Bytes the accelerator may wire; None where the system's default stands."""
     bandwidth: float | None = None
     """Memory bandwidth, GB/s."""
@@ -33,7 +48,7 @@ class Host(BaseModel):
     """Dense half-precision TFLOP/s of the accelerator, else of the CPU."""
     gpu: str = ""
     """`metal`, `cuda` or empty."""
-    gpu_memory: int | None = None
+    gpu_memory: Bytes | None = None
     """Bytes of a discrete accelerator's own memory."""
     gpu_bandwidth: float | None = None
     """GB/s of a discrete accelerator's own memory."""

@@ -13,9 +13,10 @@ from typing import Any
 from lab.core.forecast import Forecast
 from lab.core.host import Host
 from lab.forecast.architecture import Architecture
+from lab.forecast.totals import Totals, plan
 from lab.forecast.use import Needs, Use, needs
 
-__all__ = ["Architecture", "Needs", "Use", "model", "needs"]
+__all__ = ["Architecture", "Needs", "Totals", "Use", "model", "needs", "plan"]
 
 
 def model(

@@ -135,15 +135,20 @@ def _size(row: Row, known: Known) -> list[Checked]:
     truth = float(row["value"]) * UNITS.get(row.get("unit") or "B", 1.0)
     engine = row.get("engine") or ""
     found, why = _SIZES.get(what, _no_rule)(row, arch)
-    quantity = {
-        "gguf": "weights",
-        "mlx_": "weights",
-        "engi": "weights",
-        "comp": "compute buffer",
-        "meta": "working set",
-    }
-    name = "cache" if what.startswith("kv") else quantity.get(what[:4], what)
-    return [Checked(row["id"], name, arch.attention or "?", engine, row.get("model", ""), truth, found, why)]
+    name = "cache" if what.startswith("kv") else _QUANTITIES.get(what[:4], what)
+    last = UNITS.get(row.get("unit") or "B", 1.0) * _last_digit(row["value"]) / 2
+    return [Checked(row["id"], name, arch.attention or "?", engine, row.get("model", ""), truth, found, why, last)]
+
+
+_QUANTITIES = {
+    "gguf": "weights", "mlx_": "weights", "engi": "weights", "comp": "compute buffer", "meta": "working set",
+}  # fmt: skip
+
+
+def _last_digit(text: str) -> float:
+    """What one unit of the last printed decimal is worth; 0 for whole numbers."""
+    decimals = len(text.partition(".")[2])
+    return 10.0**-decimals if decimals else 0.0
 
 
 Found = tuple[Estimate | None, str]
@@ -159,7 +164,7 @@ def _gguf(row: Row, arch: Architecture) -> Found:
         return None, _lacks(arch)
     if row["kind"] == "gguf_file_bytes":
         words = arch.vocab or 0
-        found = found + Estimate(words * HEADER.get(words, 45), words * 20, words * 80, "rule")
+        found = found + Estimate(words * HEADER.get(words, 45), words * 15, words * 90, "rule")
     return found, ""
 
 
@@ -281,7 +286,7 @@ def _rate(row: Row, known: Known) -> list[Checked]:
         add("prompt", "pp_tps", None, why)
         return out
     prompt, start, depth = _tests(row)
-    span = start + prompt + 128
+    span = max(start + prompt + 128, 2560)  # one figure is published for all tests of a run
     talk = needs(arch, found.with_(depth=depth, engine=engine, context=span), host)
     read = needs(arch, found.with_(depth=start, prompt=prompt, engine=engine), host)
     lacks = "; ".join(talk.notes)

@@ -241,6 +241,20 @@ def from_row(row: Mapping[str, str]) -> Architecture:
     )
 
 
+def from_facts(facts: Mapping[str, Any], name: str = "") -> Architecture:
+    """The architecture in a lock's `model` block: facts of ours under `shape`, else the model's own `config`. Pure.
+
+    `config` holds a config.json's values, or those of a GGUF header (without tensors, so its own bytes are not known).
+    """
+    if isinstance(shape := facts.get("shape"), Mapping):
+        return from_lock(shape, name)
+    config = facts.get("config")
+    if not isinstance(config, Mapping):
+        return Architecture(name=name, unknown=("the lock holds no architecture",))
+    found = from_gguf(config, ()) if "general.architecture" in config else from_config(config, name)
+    return found.with_(name=name or found.name)
+
+
 def from_lock(facts: Mapping[str, Any], name: str = "") -> Architecture:
     """The architecture that `Architecture.facts()` wrote into a lock; unknown keys are left out. Pure."""
     known = {f.name for f in fields(Architecture)}

@@ -78,7 +78,8 @@ class RunSpec:
     def of(cls, values: Mapping[str, Any], **more: Any) -> RunSpec:
         """A spec from plain values, as JSON holds them; names that are none of its fields are left out. Pure."""
         known: dict[str, Any] = {k: v for k, v in values.items() if k in cls.__dataclass_fields__}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in (known | more).items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in (known | more).items()}
+        return cls(**fields)
 
     def write(self, inputs: Mapping[str, Any] | None = None) -> RunFolder:
         """The folder holds the spec; nothing runs yet. Raises Problems where the disk refuses."""
@@ -192,6 +193,9 @@ def again(folder: RunFolder, secrets: Mapping[str, str] | None = None) -> Handle
         keep.mkdir(exist_ok=True)
         attempt = folder.result.get("attempts", 1)
         os.replace(folder / "result.json", keep / f"attempt-{attempt}.json")
+    folder.write("process.json", {"attempt": folder.read("process.json").get("attempt", 0)})
+    for name in ("after.json", "exit.json"):
+        (folder / name).unlink(missing_ok=True)
     return Handle(folder, _supervisor(folder, secrets or {}))
 
 

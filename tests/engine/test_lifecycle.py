@@ -271,3 +271,23 @@ def test_state_verbs(tmp_path: Path) -> None:
     assert lab("state", "list").out == "file.a\nfile.b\n"
     assert lab("plan", "--detailed-exitcode").code == 0
     assert "did you mean" in lab("state", "show", "file.aa").err
+
+
+def test_the_json_plan_keeps_to_its_schema(tmp_path: Path) -> None:
+    """Plans with creates, drift, destroys and problems are what docs/plan-schema.json says."""
+    import jsonschema
+
+    from tests.labs import REPO
+
+    schema = json.loads((REPO / "docs/plan-schema.json").read_text())
+    lab = TestLab.make(tmp_path, FILES)
+    jsonschema.validate(json.loads(lab("plan", "--json").out), schema)
+    lab("apply", "--yes")
+    lab.write("out/a.txt", "hacked")
+    (tmp_path / "conf/file/b.yaml").unlink()
+    lab.write("conf/file/c.yaml", "path: ROOT/out/c.txt\ncontent: x\n")
+    lab.write("out/c.txt", "foreign")
+    plan = json.loads(lab("plan", "--json").out)
+    jsonschema.validate(plan, schema)
+    assert plan["problems"][0]["file"] == "conf/file/c.yaml"
+    assert plan["problems"][0]["line"] == 1

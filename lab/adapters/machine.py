@@ -1,0 +1,192 @@
+"""This machine, read: memory, cores, platform, chip, wired limit, bandwidth, free disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from lab.core.host import Host
+from lab.core.problem import did_you_mean, problem
+from lab.forecast import chips
+
+_BUILTIN = Path(__file__).resolve().parent.parent / "declare" / "builtin" / "host"
+
+
+@cache
+def read(state: Path | None = None) -> Host:
+    """The machine that Lab runs on; with `state`, bandwidth and rates as `lab calibrate` measured them. Reads.
+
+    What cannot be read is None. Read once per process: memory and chip do not change under it.
+    """
+    found = _mac() if sys.platform == "darwin" else _linux()
+    found |= {"name": "auto", "cores": os.cpu_count(), "source": "read from the machine"}
+    if state is not None:
+        found |= _measured(state)
+    return Host.model_validate({k: v for k, v in found.items() if v is not None})
+
+
+def declared(conf: Path, name: str) -> Host:
+    """The host declared in `conf/host/NAME.yaml`, or shipped with Lab. Reads."""
+    if name == "auto":
+        return read()
+    known = {p.stem: p for folder in (_BUILTIN, conf / "host") if folder.is_dir() for p in folder.glob("*.yaml")}
+    if name not in known:
+        raise problem(
+            f"there is no host {name}{did_you_mean(name, known)}",
+            why=f"conf/host/{name}.yaml is not there, and Lab ships none of that name",
+            do=f"one of {', '.join(sorted(known))}",
+        )
+    try:
+        block = yaml.safe_load(known[name].read_text(encoding="utf-8")) or {}
+        return Host.model_validate({"name": name, **block})
+    except (yaml.YAMLError, ValidationError, TypeError) as e:
+        raise problem(f"conf/host/{name}.yaml is no host", why=str(e).splitlines()[0], file=str(known[name])) from e
+
+
+def available() -> int:
+    """Bytes of memory that a new process may take now without the machine swapping. Reads."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    limit = _cgroup("memory.max")
+    if limit is not None:
+        used = _cgroup("memory.current") or 0
+        free = min(free, max(0, limit - used))
+    return free
+
+
+def free_disk(path: Path) -> int | None:
+    """Free bytes of the volume that holds `path` or would; None where it cannot be read. Reads."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return None
+
+
+def chip_of(brand: str) -> str:
+    """`Apple M3 Ultra` → `M3 Ultra`. Pure."""
+    return brand.removeprefix("Apple ").strip()
+
+
+def _mac() -> dict[str, Any]:
+    chip = chip_of(_sysctl("machdep.cpu.brand_string"))
+    cores = _gpu_cores()
+    wired = int(_sysctl("iogpu.wired_limit_mb") or 0) * 2**20
+    arm = platform.machine() == "arm64"
+    return {
+        "platform": "osx-arm64" if arm else "osx-64",
+        "chip": chip,
+        "gpu": "metal" if arm else "",
+        "gpu_cores": cores or chips.GPU_CORES.get(chip),
+        "memory": int(_sysctl("hw.memsize") or 0) or None,
+        "wired_limit": wired or None,
+        "bandwidth": chips.bandwidth(chip, cores),
+        "os": f"macOS {platform.mac_ver()[0]}",
+    }
+
+
+def _sysctl(name: str) -> str:
+    return _run("sysctl", "-n", name)
+
+
+def _gpu_cores() -> int | None:
+    text = _run("ioreg", "-rd1", "-c", "AGXAccelerator", "-l")
+    for line in text.splitlines():
+        if '"gpu-core-count"' in line:
+            number = line.rpartition("=")[2].strip()
+            return int(number) if number.isdigit() else None
+    return None
+
+
+def _linux() -> dict[str, Any]:
+    machine = platform.machine()
+    found: dict[str, Any] = {
+        "platform": "linux-aarch64" if machine in ("aarch64", "arm64") else "linux-64",
+        "chip": _cpu(),
+        "memory": _memory(),
+        "os": _release(),
+    }
+    return found | _nvidia()
+
+
+def _memory() -> int | None:
+    total = None
+    for line in _text("/proc/meminfo").splitlines():
+        if line.startswith("MemTotal:"):
+            total = int(line.split()[1]) * 1024
+    limit = _cgroup("memory.max")
+    return min(total, limit) if total and limit else total
+
+
+def _cgroup(name: str) -> int | None:
+    text = _text(f"/sys/fs/cgroup/{name}").strip()
+    return int(text) if text.isdigit() else None
+
+
+def _cpu() -> str:
+    for line in _text("/proc/cpuinfo").splitlines():
+        if line.lower().startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _release() -> str:
+    fields = dict(line.split("=", 1) for line in _text("/etc/os-release").splitlines() if "=" in line)
+    name = fields.get("PRETTY_NAME") or fields.get("NAME") or "Linux"
+    return name.strip('"')
+
+
+def _nvidia() -> dict[str, Any]:
+    """Facts of the first NVIDIA GPU; asked only where its device is there, since asking takes half a second."""
+    if not Path("/dev/nvidia0").exists():
+        return {}
+    text = _run("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
+    name, _, mib = text.partition("\n")[0].rpartition(",")
+    if not mib.strip().isdigit():
+        return {}
+    bandwidth = {"H200": 4800, "H100": 3350, "A100": 2039, "5090": 1792, "4090": 1008, "3090": 936, "GB10": 273}
+    tflops = {"H200": 989, "H100": 989, "A100": 312, "5090": 209, "4090": 165, "3090": 71, "GB10": 125}
+    key = next((k for k in bandwidth if k in name), "")
+    return {
+        "gpu": "cuda",
+        "chip": name.strip(),
+        "gpu_memory": int(mib) * 2**20,
+        "gpu_bandwidth": bandwidth.get(key),
+        "tflops": tflops.get(key),
+    }
+
+
+def _measured(state: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((state / "calibration.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    names = ("bandwidth", "tflops", "network", "disk_rate")
+    return {n: found[n] for n in names if isinstance(found.get(n), (int, float))}
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _run(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

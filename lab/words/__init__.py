@@ -1,0 +1,1 @@
+"""Catalogues: what Lab says, in other languages; English is the source."""
