@@ -12,7 +12,7 @@ from lab.runs.sweep_ports import Ended
 
 
 def summary(step: Search, trials: Iterable[Ended], over: str, began: float, state: str = "running") -> dict[str, Any]:
-    """Counts, the best trial (or the Pareto front), why it ended; `state` is `running`, `stopped` or `finished`. Pure."""
+    """Counts, the best trial (or the Pareto front), why it ended; `state`: running, stopped, finished. Pure."""
     found = sorted(trials, key=lambda t: t.number)
     counts = {s: sum(1 for t in found if t.state == s) for s in ("complete", "pruned", "failed", "infeasible")}
     front = best(found, step.objective)
