@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from lab.core.kind import Declaration
@@ -19,6 +18,8 @@ def shipped() -> tuple[str, ...]:
 @cache
 def plugged() -> dict[str, str]:
     """The kinds that other packages add: name → `module:class`. Reads."""
+    from importlib.metadata import entry_points
+
     return {e.name: e.value for e in entry_points(group="lab.kinds")}
 
 
