@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from lab.core.plugins import plugged
 from lab.core.problem import problem
 
 PERFORMERS = {
@@ -64,15 +65,9 @@ def observer(question: str) -> Callable[..., Any]:
 
 
 def _find(table: dict[str, str], group: str, name: str) -> Callable[..., Any]:
-    target = table.get(name) or _plugged(group, name)
+    target = table.get(name) or plugged(group).get(name)
     if target is None:
         raise problem(f"nothing performs `{name}`", why=f"no entry in {group}", do="install the package that adds it")
     module, _, attribute = target.partition(":")
     found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     return found
-
-
-def _plugged(group: str, name: str) -> str | None:
-    from importlib.metadata import entry_points
-
-    return next((e.value for e in entry_points(group=group, name=name)), None)
