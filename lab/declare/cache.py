@@ -12,7 +12,7 @@ from typing import Any
 
 from lab import __version__
 
-FORMAT = f"1 {__version__} {sys.version_info[0]}.{sys.version_info[1]}"
+FORMAT = f"2 {__version__} {sys.version_info[0]}.{sys.version_info[1]}"
 Identity = list[int]
 """Device, inode, size, mtime and ctime in ns: what was read of a file stands while this stands."""
 
