@@ -57,7 +57,7 @@ def load(
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """The garbage collector rests: a load makes many objects that stay, and walking them again and again is quadratic."""
+    """The garbage collector rests: a load makes many objects that stay, and walking them again costs a third more."""
     was = gc.isenabled()
     gc.disable()
     try:
