@@ -22,7 +22,6 @@ PERFORMERS = {
     "importance": "lab.adapters.imatrix:importance",
     "quantize": "lab.adapters.gguf_quant:quantize",
     "quantize_mlx": "lab.adapters.mlx_quant:quantize_mlx",
-    "play": "lab.adapters.ansible:perform",
     "lock-env": "lab.adapters.envlock:lock",
     "install-env": "lab.adapters.envs:install",
     "remove-env": "lab.adapters.envs:remove",
@@ -34,6 +33,8 @@ PERFORMERS = {
     "test-framework": "lab.adapters.frameworks:test",
     "sweep": "lab.adapters.optuna_sweep:search",
     "forget_sweep": "lab.adapters.optuna_sweep:forget",
+    "open_repository": "lab.adapters.restic:open_repository",
+    "schedule": "lab.adapters.schedule:perform",
 }
 """Step verb → `module:function(step, stage)`."""
 
@@ -42,8 +43,11 @@ OBSERVERS = {
     "group": "lab.adapters.files:group",
     "account": "lab.adapters.accounts:account",
     "acl": "lab.adapters.accounts:acl",
+    "members": "lab.adapters.accounts:members",
+    "tailscale": "lab.adapters.tailscale:preferences",
     "env": "lab.adapters.envs:observe",
     "framework": "lab.adapters.frameworks:observe",
+    "schedule": "lab.adapters.schedule:observe",
 }
 """Question of `World.ask` → `module:function(**details)`; reads only."""
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lab.adapters import mlflow_local
+from lab.adapters import child, mlflow_local
 from lab.core.problem import problem
 from lab.core.step import Stage
 from lab.core.steps_runs import Execute, Forget
@@ -41,6 +41,10 @@ def begin(step: Execute, stage: Stage, *, adopt: bool = True) -> Handle:
         spec = replace(spec, after=(*spec.after, "lab.adapters.experiments:adopted"))
     for kind in ("models", "datasets"):
         for name, one in spec_given(step, kind).items():
+            if one.get("levels"):
+                parts = {f"{level}/{n}": h for level, p in one["levels"].items() for n, h in content(Path(p)).items()}
+                inputs[kind][name] = {**one, "content": parts}
+                continue
             if not Path(str(one["path"])).exists():
                 what = one.get("address") or name
                 raise problem(
@@ -81,6 +85,9 @@ def build(
         code = clone(step.source, folder)
         inputs["code_source"] = {**step.source, "commit": provenance.git(code)["commit"]}
         path, cwd = [str(code)], str(code)
+    if not prefix:
+        env = {**child.preload(), **env}
+    path = [_shipped(p, stage.root) for p in path]
     if prefix:
         env = {"PATH": f"{prefix}/bin:{os.environ.get('PATH', '')}", "CONDA_PREFIX": prefix, **env}
     env["PYTHONPATH"] = os.pathsep.join([*path, str(sdk(stage.state) if prefix else _HOME)])
@@ -144,6 +151,11 @@ def build(
 def spec_given(step: Execute, kind: str) -> Mapping[str, Mapping[str, Any]]:
     """What the step gives of `models` or `datasets`. Pure."""
     return step.spec.get(kind) or {}
+
+
+def _shipped(path: str, root: Path) -> str:
+    """A folder of the lab; where it is not there and came with Lab, that one."""
+    return path if os.path.isdir(path) else str(_HOME / os.path.relpath(path, root))
 
 
 def fill(text: str, names: Mapping[str, Any], *, shell: bool = False) -> str:

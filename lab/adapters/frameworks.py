@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def identity(distribution: str, program: str, link: str) -> str:
 
 
 def in_prefix(prefix: str, distribution: str) -> str:
-    """`NAME VERSION` of a Python distribution in a prefix, from the names of its folders; empty where it is not. Reads."""
+    """`NAME VERSION` of a Python distribution in a prefix, by folder names; empty where it is not. Reads."""
     if not distribution:
         return os.path.basename(prefix) if os.path.isdir(prefix) else ""
     stem = distribution.replace("-", "_").lower()
@@ -91,7 +91,7 @@ def shipped(name: str) -> Path | None:
     return next((f for f in found if f.is_file()), None)
 
 
-def probe(step: TestFramework, stage: Stage, distribution: str = "") -> Result:
+def probe(step: TestFramework, check: Callable[[], None], distribution: str = "") -> Result:
     """The result of a smoke test, run closed in its env, in Lab's own Python, or against a program."""
     where = f"env {Path(step.link).name}" if step.link else f"program {step.program}" if step.program else "lab"
     now = identity(distribution, step.program, step.link)
@@ -112,10 +112,16 @@ def probe(step: TestFramework, stage: Stage, distribution: str = "") -> Result:
     else:
         command = [python, str(script)]
     home = os.path.realpath(step.link) if step.link else sys.prefix
-    done = closed.run(home, command, variables, stage.check, timeout=300)
+    done = closed.run(home, command, variables, check, timeout=300)
     seconds = round(time.perf_counter() - begun, 2)
     said, last = _read(done.text)
-    base = {"framework": step.framework, "where": where, "seconds": seconds, "at": int(time.time()), "identity": now}
+    base: dict[str, Any] = {
+        "framework": step.framework,
+        "where": where,
+        "seconds": seconds,
+        "at": int(time.time()),
+        "identity": now,
+    }
     if done.returncode:
         lines = [line for line in done.text.strip().splitlines() if line.strip()]
         return Result(**base, works=False, step=last or "run", why=(lines[-1] if lines else "no output")[:300],
@@ -146,7 +152,7 @@ def test(step: TestFramework, stage: Stage) -> Facts:
     from lab.core.frameworks import KNOWN
 
     known = KNOWN.get(step.framework)
-    result = probe(step, stage, known.distribution if known and not step.program else "")
+    result = probe(step, stage.check, known.distribution if known and not step.program else "")
     keep(result, stage.state, step.name)
     if not result.works:
         hint = f"install it: {known.install}" if known and known.install and result.step == "find" else ""

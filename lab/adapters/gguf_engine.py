@@ -11,7 +11,6 @@ from lab.core.facts import Facts
 from lab.core.problem import problem
 from lab.forecast.gguf_types import FILE_TYPES
 
-
 BUFFER = 256 << 20
 """Bytes of tensor rows that are quantized at once."""
 

@@ -12,7 +12,7 @@ from lab.runs.runner import GREEDY, Piece, Sampling, Score
 
 
 class LlamaCpp:
-    """A GGUF, loaded by llama.cpp. `exact` turns flash attention off and keeps all logits: for scoring."""
+    """A GGUF, loaded by llama.cpp. `exact` turns flash attention off, keeps the cache in F32 and all logits: for scoring."""
 
     engine = "llama.cpp"
 
@@ -39,6 +39,9 @@ class LlamaCpp:
             "logits_all": exact,
             "n_batch": min(self.context, 512),
         }
+        if exact:
+            # The cache would be rounded to f16, which moves logits by some thousandths.
+            self._options |= {"type_k": llama_cpp.GGML_TYPE_F32, "type_v": llama_cpp.GGML_TYPE_F32}
         self._exact = exact
         self._model: Any = self._open(**self._options)
         self._embedder: Any = None
@@ -133,6 +136,9 @@ class LlamaCpp:
 
 def _trained(file: Path) -> int | None:
     """The context a model was trained for."""
-    values = gguf_header.read(file).values
+    try:
+        values = gguf_header.read(file).values
+    except (gguf_header.Broken, OSError):
+        return None  # llama.cpp itself will say what is wrong with it.
     found = values.get(f"{values.get('general.architecture')}.context_length")
     return int(found) if isinstance(found, int) else None

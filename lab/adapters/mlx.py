@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +27,7 @@ class MLX:
         transformers.logging.set_verbosity_error()
 
         self._mx = mx
-        self.version = f"mlx-lm {mlx_lm.__version__}, mlx {mx.__version__}"
+        self.version = f"mlx-lm {mlx_lm.__version__}, mlx {installed('mlx')}"
         self.device = "metal" if mx.metal.is_available() else "cpu"
         config = _config(folder)
         trained = config.get("max_position_embeddings")

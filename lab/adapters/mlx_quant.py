@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def work(args: Facts, progress: Progress) -> Facts:
         "bits_per_weight": round(bits, 4),
         "kept": kept,
         "calibration": calibration,
-        "engine": f"mlx-lm {mlx_lm.__version__}, mlx {mx.__version__}",
+        "engine": f"mlx-lm {mlx_lm.__version__}, mlx {installed('mlx')}",
         "seconds": round(time.perf_counter() - began, 2),
     }
 

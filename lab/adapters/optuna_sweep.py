@@ -122,6 +122,7 @@ def _specs(step: Search, stage: Stage) -> Callable[[int, Mapping[str, Any]], tup
             spec={**step.spec, "params": given, "tags": tags},
             inputs={**step.inputs.get("used", {}), "sweep": {"study": step.study, "trial": number}},
             secrets=step.secrets,
+            source=step.inputs.get("source") or {},
         )
         folder = stage.state / "runs" / f"{step.study}-{number:05d}"
         made, inputs = experiments.build(trial, stage, folder, known or None)

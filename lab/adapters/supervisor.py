@@ -14,6 +14,9 @@ from lab.core.units import duration
 from lab.runs.folder import ACTIVE, RunFolder, alive
 from lab.runs.run import Handle
 
+TELL = 10.0
+"""Seconds between two lines about a run that goes on."""
+
 
 def execute(step: Execute, stage: Stage) -> Facts:
     """The experiment points to a finished run of this digest; raises Problems where the run failed."""
@@ -50,7 +53,7 @@ def _there(step: Execute, stage: Stage) -> Handle | None:
 
 def wait(handle: Handle, stage: Stage) -> dict[str, Any]:
     """The run's result; where the apply is to stop, the run is stopped with it and Cancelled is raised."""
-    began = time.monotonic()
+    began = told = time.monotonic()
     pause = 0.002
     while (result := handle.poll()) is None:
         try:
@@ -59,7 +62,10 @@ def wait(handle: Handle, stage: Stage) -> dict[str, Any]:
             handle.stop()
             handle.wait(30)
             raise
-        stage.progress(time.monotonic() - began, None, "s")
+        if time.monotonic() - told > TELL:
+            told = time.monotonic()
+            last = ", ".join(f"{n} {v:.4g}" for n, v in list(handle.folder.last().items())[:4])
+            stage.say(f"{duration(told - began)}" + (f": {last}" if last else ""))
         time.sleep(pause)
         pause = min(pause * 1.2, 0.1)
     return result

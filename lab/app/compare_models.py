@@ -91,7 +91,7 @@ def compare(lab: Lab, name: str, *, text: Path | None = None, tokens: int = 512,
     }
     rows: dict[Address, dict[str, Any]] = {}
     if not refresh:
-        rows = {a: found for a, k in keys.items() if (found := _read(kept / "rows" / f"{k}.json"))}
+        rows = {a: row for a, k in keys.items() if (row := _read(kept / "rows" / f"{k}.json"))}
     try:
         if len(rows) < len(keys):
             log, expected = work / "score.log", work / "original.npy"

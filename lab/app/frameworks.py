@@ -32,13 +32,16 @@ class Place:
 
 
 def listing(lab: Lab) -> list[Place]:
-    """Every declared framework, then every known one found in an installed env, as a program, or in Lab's own Python."""
+    """Every declared framework, then the known ones found in envs, as programs, or in Lab's own Python."""
     places: list[Place] = []
     seen: set[tuple[str, str, str]] = set()
 
     def add(name: str, step: TestFramework, distribution: str, *, found_only: bool) -> None:
         key = (step.framework, step.link, step.program)
         now = identity(distribution, step.program, step.link)
+        known = KNOWN.get(step.framework)
+        if found_only and known and known.also and not identity(known.also, "", step.link):
+            return
         if key not in seen and (now or not found_only):
             seen.add(key)
             places.append(Place(name, step, distribution, now))
@@ -74,7 +77,7 @@ def _create(address: Address) -> Any:
     return Change(address, Action.CREATE)
 
 
-def test(lab: Lab, names: Sequence[str] = ()) -> list[Result]:
+def test(lab: Lab, names: Sequence[str]) -> list[Result]:
     """The result of each framework's smoke test: those named (by declaration or framework), else every one there is."""
     places = listing(lab)
     known = {p.name for p in places} | {p.step.framework for p in places}
@@ -88,7 +91,7 @@ def test(lab: Lab, names: Sequence[str] = ()) -> list[Result]:
     out = []
     for place in chosen:
         address = f"framework.{place.name}"
-        result = probe(place.step, lab.stage(address), place.distribution)
+        result = probe(place.step, lab.stage(address).check, place.distribution)
         keep(result, lab.state, place.name)
         out.append(result)
     return out
@@ -96,11 +99,11 @@ def test(lab: Lab, names: Sequence[str] = ()) -> list[Result]:
 
 def page(lab: Lab, results: Sequence[Result]) -> str:
     """The matrix as a Markdown page: what was installed, tested and found to work on this host."""
+    host = f"{lab.host.platform} ({lab.host.chip})" if lab.host.chip else lab.host.platform
     lines = [
         "# Frameworks",
         "",
-        "Made by `lab frameworks test --page`; every line is a smoke test that was run, on "
-        f"{lab.host.platform}{f' ({lab.host.chip})' if lab.host.chip else ''}.",
+        f"Made by `lab frameworks test --page`; every line is a smoke test that was run, on {host}.",
         "",
         "| framework | where | works | version | device | tested | on Apple Silicon |",
         "|---|---|---|---|---|---|---|",

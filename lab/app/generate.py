@@ -81,7 +81,8 @@ def run(
     rate = (count - 1) / (last - first) if count > 1 and last > first else 0.0
     return Generated(
         address, "".join(parts), len(runner.tokenize(prompt, special=True)), count, last - began, first - began, rate,
-        runner.engine, runner.version, runner.device, runner.context, runner.peak(), sampling.temperature, sampling.seed,
+        runner.engine, runner.version, runner.device, runner.context, runner.peak(),
+        sampling.temperature, sampling.seed,
     )  # fmt: skip
 
 

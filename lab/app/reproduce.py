@@ -101,7 +101,12 @@ def unlike(run: RunFolder, inputs: Mapping[str, Any]) -> None:
     for kind in ("models", "datasets"):
         for name, one in (inputs.get(kind) or {}).items():
             known = one.get("content") or {}
-            now = experiments.content(Path(str(one["path"])), known)
+            places = one.get("levels") or {"": one["path"]}
+            now = {
+                "/".join(filter(None, (level, n))): h
+                for level, place in places.items()
+                for n, h in experiments.content(Path(str(place)), known).items()
+            }
             for file in sorted({*known, *now}):
                 if known.get(file) != now.get(file):
                     what = one.get("address") or name

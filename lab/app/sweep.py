@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -85,7 +85,11 @@ def _asked(lab: Lab, address: Address, block: Mapping[str, Any]) -> Asked:
     same = lab.declarations.get(address) == declaration
     found = digest([address.kind, declaration.inputs(), declaration.contents(context)])
     mark = lab.declared.digests[address] if same else found
-    return Asked(address, declaration.execute(context, mark), same)
+    step = declaration.execute(context, mark)
+    declared: Any = lab.declarations.get(address)
+    if declared is not None and declared.study(context) != step.study:
+        step = replace(step, name=step.study)  # a variation: what is declared stays in force
+    return Asked(address, step, same)
 
 
 def _fault(address: str, error: Any) -> Problem:

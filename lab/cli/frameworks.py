@@ -47,7 +47,6 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
         width = max((len(r.framework) for r in results), default=0)
         for r in results:
             mark, tail = ("✓", ", ".join(r.tested)) if r.works else ("✗", f"step `{r.step}`: {r.why}")
-            print(
-                f"  {mark} {r.framework:<{width}}  {r.version:<10} {r.device:<6} {r.where:<14} {tail}  ({r.seconds:.1f} s)"
-            )
+            found = f"{r.version:<10} {r.device:<6} {r.where:<14}"
+            print(f"  {mark} {r.framework:<{width}}  {found} {tail}  ({r.seconds:.1f} s)")
     return 0 if all(r.works for r in results) else 1

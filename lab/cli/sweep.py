@@ -22,7 +22,8 @@ VERBS = ("show", "list", "importance", "plot", "csv", "pareto", "promote", "stop
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `lab sweep`."""
+    """The arguments of `lab sweep`; flags may stand between the words."""
+    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign, assignment]
     parser.add_argument("target", help=f"a sweep or an experiment; or one of {', '.join(VERBS)}, then a sweep")
     parser.add_argument("words", nargs="*", metavar="OVERRIDE", help="what is searched, and what is fixed")
     parser.add_argument("--trials", type=_positive, metavar="N", help="how many trials shall have ended")
@@ -43,6 +44,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", metavar="NAME", help="the name of a sweep made of overrides")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--out", metavar="PATH", help="where plots or the table go")
+    parser.add_argument("--follow", "-f", action="store_true", help="show: until it ends")
+    parser.add_argument("--by", choices=("ped_anova", "fanova"), default="ped_anova", help="importance: how")
+    parser.add_argument("--trial", type=int, metavar="N", help="promote: this trial instead of the best")
     parser.add_argument("--branch", metavar="NAME", help="promote: commit on this branch instead of the working tree")
 
 

@@ -22,6 +22,8 @@ class Framework:
     """What to know of it on Apple Silicon."""
     install: str = ""
     """How a program is installed."""
+    also: str = ""
+    """Another distribution without which it is only a library of something else."""
 
 
 KNOWN: Mapping[str, Framework] = {
@@ -38,7 +40,7 @@ KNOWN: Mapping[str, Framework] = {
             apple="device `mps`; PYTORCH_ENABLE_MPS_FALLBACK=1 for operators it lacks; no float64",
         ),
         Framework(
-            "transformers", "Transformers", "transformers", template="pytorch_mps",
+            "transformers", "Transformers", "transformers", template="pytorch_mps", also="torch",
             apple="through PyTorch's `mps`; bitsandbytes quantization is CUDA only",
         ),
         Framework(

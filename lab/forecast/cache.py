@@ -56,8 +56,12 @@ def kv(
     sequences: int = 1,
     ubatch: int = 512,
     flash_attention: bool = True,
+    swa_full: bool = False,
 ) -> Estimate | None:
-    """Bytes the engine allocates for `context` tokens in each of `sequences`; None where it cannot be told. Pure."""
+    """Bytes the engine allocates for `context` tokens in each of `sequences`; None where it cannot be told.
+
+    `swa_full`: llama.cpp keeps window layers whole, as its library does by default and its programs do not. Pure.
+    """
     if not arch.causal:
         return Estimate.exact(0, "an encoder keeps no cache")
     if missing(arch) or kv_type not in SIZES:
@@ -67,15 +71,17 @@ def kv(
     elif engine == "ds4":
         total = _v4(arch, context, 4.0, ds4=True) if arch.attention == "V4" else None
     else:
-        total = _llama(arch, context, kv_type, sequences, ubatch, flash_attention)
+        total = _llama(arch, context, kv_type, sequences, ubatch, flash_attention, swa_full)
     return None if total is None else Estimate.exact(total, "rule")
 
 
-def _llama(a: Architecture, context: int, kv_type: str, sequences: int, ubatch: int, fa: bool) -> float | None:
+def _llama(
+    a: Architecture, context: int, kv_type: str, sequences: int, ubatch: int, fa: bool, swa_full: bool
+) -> float | None:
     s, cells = SIZES[kv_type], pad(context)
     if a.attention == "V4":
         return _v4(a, cells, s, ubatch=ubatch) * sequences
-    window = pad(min(cells, (a.window or 0) + ubatch))
+    window = cells if swa_full else pad(min(cells, (a.window or 0) + ubatch))
     total = 0.0
     v_max = max((heads(a, m)[0] * heads(a, m)[2] for m in set(a.mixers()) if m in (FULL, WINDOW)), default=0)
     for i, mixer in enumerate(a.mixers()):

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 PRE = ("attn_norm", "ffn_norm")
-SANDWICH = ("attn_norm", "attn_post_norm", "ffn_norm", "ffn_post_norm")
+SANDWICH = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
 
 
 @dataclass(frozen=True, slots=True)

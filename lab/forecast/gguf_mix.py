@@ -214,10 +214,14 @@ def quantized_bytes(
 
 
 def _fit(tensor: Tensor, kind: str) -> str:
-    """`kind`, or what llama.cpp falls back to where the rows do not fill its blocks."""
+    """`kind`, or what llama.cpp falls back to where the rows do not fill its blocks; ValueError where it refuses."""
     columns = tensor.shape[0]
     if columns % BLOCKS[kind][0] == 0:
         return kind
+    if kind not in _FALLBACK and BLOCKS[kind][0] > 32:
+        raise ValueError(
+            f"{tensor.name}: rows of {columns} do not fill blocks of {kind}, and llama.cpp has no fallback"
+        )
     kind = _FALLBACK.get(kind, kind)
     return kind if columns % BLOCKS[kind][0] == 0 else "F16"
 

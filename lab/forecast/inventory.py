@@ -111,6 +111,8 @@ def _loose(a: Architecture, t: Traits) -> Iterator[Tensor]:
         yield _w("output.weight", d, vocab)
         if t.output_bias:
             yield _f("output.bias", vocab)
+    if a.family in ("gemma4", "gemma4e"):
+        yield _f("rope_freqs.weight", (a.global_head_dim or a.head_dim or 0) // 2)
     if a.family == "deepseek4":
         yield from inventory_v4.head(a)
     if a.ple:

@@ -30,6 +30,8 @@ def compute_buffer(
     if arch.experts:
         ffn = max(ffn if arch.dense_layers else 0, (arch.expert_ffn or 0) * max(1, arch.experts_used))
     parts = [(arch.vocab + 2 * d) * unit, (3 * ffn + 3 * d + q) * unit + mask]
+    if arch.family == "gpt-oss":
+        parts[0] += mask  # its mask is still held while the logits are computed
     if arch.mla and arch.heads:
         rank, rope, nope = arch.kv_rank or 0, arch.rope_dim or 0, arch.nope_dim or 128
         parts.append((arch.heads * (2 * rank + 2 * rope + 2 * nope) + 4 * d) * unit + mask)

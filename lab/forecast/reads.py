@@ -41,8 +41,15 @@ def weights_read(
     """
     if not arch.tensors and inventory.missing(arch):
         return None
+    try:
+        return _read(arch, type, bits, group_size, mode, recipe)
+    except ValueError:  # llama.cpp refuses this type for these rows
+        return None
+
+
+def _read(a: Architecture, type: str, bits: float | None, group: int | None, mode: str, recipe: str) -> Reads:
     dense = experts = output = count = output_count = 0.0
-    for tensor, size, times in _sized(arch, type, bits, group_size, mode, recipe):
+    for tensor, size, times in _sized(a, type, bits, group, mode, recipe):
         name, n = tensor.name, float(tensor.weights) * times
         if name == "token_embd.weight":
             output, output_count = output or size * n, output_count or n
@@ -51,7 +58,7 @@ def weights_read(
         elif name in ("per_layer_token_embd.weight", "ffn_gate_tid2eid.weight"):
             continue
         elif "_exps" in name:
-            share = arch.experts_used / arch.experts if arch.experts else 1.0
+            share = a.experts_used / a.experts if a.experts else 1.0
             experts += size * n * share
             count += n * share
         else:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lab.core.forecast import Estimate, Forecast
 from lab.core.host import Host
-from lab.forecast import cache, inventory, memory, reads, speed, weights
+from lab.forecast import cache, gguf_types, inventory, memory, reads, speed, weights
 from lab.forecast.architecture import Architecture
 
 GGUF, MLX = "gguf", "mlx"
@@ -31,6 +31,8 @@ class Use:
     ubatch: int = 512
     kv_type: str = "f16"
     flash_attention: bool = True
+    swa_full: bool = False
+    """Whether llama.cpp keeps window layers whole, as its Python library does."""
     engine: str = ""
     """`llama.cpp`, `mlx`, …; empty for the format's own."""
     imatrix: bool = False
@@ -123,6 +125,7 @@ def needs(
         sequences=use.sequences,
         ubatch=use.ubatch,
         flash_attention=use.flash_attention,
+        swa_full=use.swa_full,
     )
     if kv is None:
         notes.append(f"cache: not known ({', '.join(cache.missing(arch)) or use.kv_type})")
@@ -138,12 +141,18 @@ def needs(
     return replace(out, notes=tuple(dict.fromkeys(notes)))
 
 
-def measured(calibration: Mapping[str, Any], engine: str) -> speed.Measured | None:
-    """What a calibration says of an engine; None where it was not measured. Pure."""
-    found = calibration.get("engines", {}).get(engine)
+def measured(calibration: Mapping[str, Any], use: Use) -> speed.Measured | None:
+    """What a calibration says of the engine with this type of weights; None where it was not measured. Pure."""
+    found = calibration.get("engines", {}).get(use.runs_on)
     if not isinstance(found, Mapping):
         return None
-    return speed.Measured(found["eta"], found["alpha"], found["flops"], str(found.get("version", "")))
+    name = str(use.bits) if use.format == MLX and use.bits else "F16"
+    if use.type:
+        kind = gguf_types.canonical(use.type)
+        name = gguf_types.FILE_TYPES[kind].default if kind else ""
+    eta = found.get("eta_by_type", {}).get(name, found["eta"])
+    flops = found.get("flops_by_type", {}).get(name, found["flops"])
+    return speed.Measured(eta, found["alpha"], flops, str(found.get("version", "")))
 
 
 def _rates(arch: Architecture, out: Needs, host: Host, calibration: Mapping[str, Any], notes: list[str]) -> Needs:
@@ -152,7 +161,7 @@ def _rates(arch: Architecture, out: Needs, host: Host, calibration: Mapping[str,
     if read is None:
         notes.append("speed: not known (the weights are not)")
         return out
-    found = measured(calibration, use.runs_on)
+    found = measured(calibration, use)
     depth = use.depth if use.depth is not None else min(use.context // 2, 256)
     per_token = speed.decode_seconds(
         arch, read, host, engine=use.runs_on, depth=depth, kv_type=use.kv_type, type=use.type, measured=found

@@ -62,10 +62,13 @@ def gguf(
             for g in groups
         ]
     apart = publisher is not None
-    size = gguf_mix.quantized_bytes(groups, name, about, imatrix=imatrix, fused_apart=apart)
-    other = gguf_mix.quantized_bytes(groups, name, about, imatrix=imatrix) if apart else size
-    if name in _IMATRIX_DEPENDENT:
-        other = gguf_mix.quantized_bytes(groups, name, about, imatrix=not imatrix, fused_apart=apart)
+    try:
+        size = gguf_mix.quantized_bytes(groups, name, about, imatrix=imatrix, fused_apart=apart)
+        other = gguf_mix.quantized_bytes(groups, name, about, imatrix=imatrix) if apart else size
+        if name in _IMATRIX_DEPENDENT:
+            other = gguf_mix.quantized_bytes(groups, name, about, imatrix=not imatrix, fused_apart=apart)
+    except ValueError:  # llama.cpp refuses this type for these rows
+        return None
     source = "header and rule" if arch.tensors else "rule"
     return Estimate(size, min(size, other), max(size, other), source)
 
@@ -140,6 +143,8 @@ def mlx_runs(arch: Architecture, bits: int, recipe: str = "") -> Iterator[tuple[
     for g in inventory.groups(arch.with_(tensors=())):
         shared = g.layers and arch.kv_shared_layers and g.layers[0] >= layers - arch.kv_shared_layers
         for t in g.parts:
+            if t.name == "rope_freqs.weight":
+                continue
             if shared and t.name.startswith(("attn_k", "attn_v.")):
                 continue
             if low == high or not g.layers:

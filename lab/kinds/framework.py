@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar
 from lab.core.address import Address
 from lab.core.change import Action, Change
 from lab.core.facts import Facts
-from lab.core.frameworks import KNOWN, Framework as Known
+from lab.core.frameworks import KNOWN
+from lab.core.frameworks import Framework as Known
 from lab.core.kind import Context, Declaration, RefTo
 from lab.core.problem import did_you_mean
 from lab.core.step import Remove, Step

@@ -81,7 +81,7 @@ class Guest(Declaration):
     """The first day they can no longer log in."""
     hours: str = Field("", pattern=r"^(([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d)?$")
     """When they may log in, `09:00-18:00`, in the machine's own zone."""
-    may: tuple[Ref["env", "model", "quantization", "dataset", "experiment", "sweep", "evaluation"], ...] = ()
+    may: tuple[Ref[env, model, quantization, dataset, experiment, sweep, evaluation], ...] = ()
     """What they may use: environments, models and data are readable to them, experiments they may start."""
     shell: bool = True
     """Whether they get a shell; else only `lab guest …`."""
@@ -206,7 +206,7 @@ class Guest(Declaration):
             "expires": self.expires or "never",
             "files": {p: f"{mode} {_sum(content)}" for p, (content, mode) in files.items()},
             "grants": self.grants(context),
-            "closed": {p: "none" for p in self.closed(context)},
+            "closed": dict.fromkeys(self.closed(context), "none"),
         }
 
     def observe(self, world: World, context: Context) -> Facts | None:
@@ -222,7 +222,7 @@ class Guest(Declaration):
             if (stat := world.stat(path)) is not None:
                 by = "" if stat.uid == 0 else f" owner {stat.uid}"
                 files[path] = f"{stat.mode:04o} {(world.sha256(path) or '')[:16]}{by}"
-        granted = {p: None for p in {*self.grants(context), *recorded.get("grants", {})}}
+        granted = dict.fromkeys({*self.grants(context), *recorded.get("grants", {})})
         rights = {p: world.ask("acl", path=p, user=name) for p in sorted(granted)}
         closed = {p: world.ask("acl", path=p, group=text.GROUP) for p in self.closed(context)}
         mounts = (world.read("/proc/mounts") or b"").decode(errors="replace") if self._hides(context) else ""

@@ -23,6 +23,7 @@ from lab.core.sweeping import EXHAUSTIVE, PRUNERS, SAMPLERS
 from lab.core.units import parse_duration
 from lab.core.world import World
 
+_KEPT = ("study", "state", "ended", "complete", "pruned", "failed", "best", "front", "trial_seconds", "digest")
 _GOALS = {"min": "min", "max": "max", "minimize": "min", "maximize": "max", "minimise": "min", "maximise": "max"}
 
 
@@ -215,8 +216,19 @@ class Sweep(Declaration):
             return None
         if not found or world.stat(f"{context.state}/sweeps/studies/{found.get('study')}") is None:
             return None
-        kept = ("study", "state", "ended", "complete", "pruned", "failed", "best", "front", "trial_seconds", "digest")
-        return {**{k: found.get(k) for k in kept}, "trials": found.get("trials") or "all"}
+        facts = {**{k: found.get(k) for k in _KEPT}, "trials": found.get("trials") or "all"}
+        mine = context.digest(context.address)
+        if found.get("digest") == mine:
+            return facts
+        if found.get("state") != "finished":
+            return None
+        known = context.recorded(context.address) or {}
+        if known.get("study") == found.get("study") and _counted(found) >= _counted(known):
+            return known  # trials beyond those declared, by `lab sweep --trials`, are no drift
+        enough = _counted(found) >= (self.trials or _counted(found))
+        if found.get("study") == self.study(context) and enough:
+            return {**facts, "trials": self.trials or "all", "digest": mine}
+        return None
 
     def steps(self, change: Change, context: Context) -> Iterator[Step]:
         if change.action is Action.DESTROY:
@@ -273,7 +285,7 @@ class Sweep(Declaration):
         known, notes = context.recorded(context.address) or {}, []
         done = 0
         if known.get("study") == self.study(context):
-            done = sum(int(known.get(s) or 0) for s in ("complete", "pruned", "failed"))
+            done = _counted(known)
             notes.append(f"goes on with {known['study']}: {done} of {many} trials are done")
         else:
             notes.append(f"a new study of {many} trials" + (f"; {known['study']} stays" if known.get("study") else ""))
@@ -287,6 +299,10 @@ class Sweep(Declaration):
             memory=Estimate(memory * at_once, 0, memory * at_once, "declared limit") if memory else None,
             notes=tuple(notes),
         )
+
+
+def _counted(facts: Facts) -> int:
+    return sum(int(facts.get(s) or 0) for s in ("complete", "pruned", "failed"))
 
 
 def _point_base(experiment: Facts) -> Facts:

@@ -126,6 +126,8 @@ class Handle:
             self._process.poll()
         if found := self.folder.result:
             return found
+        if self._process is not None and self._process.returncode is None:
+            return None  # its supervisor lives, and may not hold the lease yet
         if self.folder.state() in ENDED:
             return self.folder.result or interrupted(self.folder)
         if self._process is not None and self._process.returncode is not None and not self.folder.held():
@@ -191,6 +193,9 @@ def again(folder: RunFolder, secrets: Mapping[str, str] | None = None) -> Handle
         keep.mkdir(exist_ok=True)
         attempt = folder.result.get("attempts", 1)
         os.replace(folder / "result.json", keep / f"attempt-{attempt}.json")
+    folder.write("process.json", {"attempt": folder.read("process.json").get("attempt", 0)})
+    for name in ("after.json", "exit.json"):
+        (folder / name).unlink(missing_ok=True)
     return Handle(folder, _supervisor(folder, secrets or {}))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Timers, services and commands."""
+"""Services that run, and what all of them share."""
 
 from __future__ import annotations
 
@@ -13,33 +13,6 @@ def systemd():
     return os.path.isdir("/run/systemd/system")
 
 
-def unit(machine, name, state="started", path=None, force=False):
-    """A systemd timer or a launchd job (`path` is its plist) runs, or is out of the way; told where there is neither."""
-    if path and path.endswith(".plist"):
-        loaded = machine.ask("launchctl", "print", "system/" + name)[0] == 0
-        if state == "started":
-            if loaded and force:
-                machine.run("launchctl", "bootout", "system/" + name, fine=(0, 3, 36))
-                loaded = False
-            if not loaded:
-                machine.run("launchctl", "bootstrap", "system", path)
-        elif loaded:
-            machine.run("launchctl", "bootout", "system/" + name, fine=(0, 3, 36))
-        return
-    if not systemd():
-        return
-    active = machine.ask("systemctl", "is-active", "--quiet", name)[0] == 0
-    if state == "started":
-        if force or machine.done:
-            machine.ask("systemctl", "daemon-reload")
-        if not active:
-            machine.run("systemctl", "enable", "--now", name)
-        elif machine.done:
-            machine.run("systemctl", "restart", name)
-    elif active or machine.ask("systemctl", "is-enabled", "--quiet", name)[0] == 0:
-        machine.run("systemctl", "disable", "--now", name, fine=(0, 1, 5))
-
-
 def reload(machine, service, check=None, pid_file=None):
     """A running service has read its configuration anew; nothing where it does not run."""
     if check == "sshd":
@@ -51,13 +24,6 @@ def reload(machine, service, check=None, pid_file=None):
             machine.run("kill", "-HUP", f.read().strip(), fine=(0, 1))
     elif systemd():
         machine.run("systemctl", "reload-or-try-restart", service, fine=(0, 5))
-
-
-def command(machine, argv, unless=None, do="", said=None, fine=(0,)):
-    """A command is run, unless another exits with 0."""
-    if unless and machine.ask(*unless)[0] == 0:
-        return
-    machine.run(*argv, do=do, said=said, fine=tuple(fine))
 
 
 FSTAB = "/etc/fstab"

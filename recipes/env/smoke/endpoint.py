@@ -17,30 +17,68 @@ class Scripted(BaseHTTPRequestHandler):
 
     def do_GET(self):
         """The list of models, and Ollama's."""
-        self._send({"object": "list", "data": [{"id": "tiny", "object": "model"}], "models": [{"name": "tiny", "model": "tiny"}]})
+        self._send(
+            {
+                "object": "list",
+                "data": [{"id": "tiny", "object": "model"}],
+                "models": [{"name": "tiny", "model": "tiny"}],
+            }
+        )
 
     def do_POST(self):
         """A chat, a completion, or Ollama's chat."""
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path.startswith("/api/"):
-            return self._send({"model": "tiny", "created_at": "2026-01-01T00:00:00Z", "done": True, "response": REPLY,
-                               "message": {"role": "assistant", "content": REPLY}})
+            return self._send(
+                {
+                    "model": "tiny",
+                    "created_at": "2026-01-01T00:00:00Z",
+                    "done": True,
+                    "response": REPLY,
+                    "message": {"role": "assistant", "content": REPLY},
+                }
+            )
         if self.path.endswith("/responses"):
             text = {"type": "output_text", "text": REPLY, "annotations": []}
             message = {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": [text]}
-            usage = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2, "input_tokens_details": {"cached_tokens": 0},
-                     "output_tokens_details": {"reasoning_tokens": 0}}
-            return self._send({"id": "r", "object": "response", "created_at": 1, "model": "tiny", "status": "completed",
-                               "output": [message], "parallel_tool_calls": False, "tool_choice": "auto", "tools": [],
-                               "usage": usage})
+            usage = {
+                "input_tokens": 1,
+                "output_tokens": 1,
+                "total_tokens": 2,
+                "input_tokens_details": {"cached_tokens": 0},
+                "output_tokens_details": {"reasoning_tokens": 0},
+            }
+            return self._send(
+                {
+                    "id": "r",
+                    "object": "response",
+                    "created_at": 1,
+                    "model": "tiny",
+                    "status": "completed",
+                    "output": [message],
+                    "parallel_tool_calls": False,
+                    "tool_choice": "auto",
+                    "tools": [],
+                    "usage": usage,
+                }
+            )
         base = {"id": "c", "created": int(time.time()), "model": "tiny"}
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
         if asked.get("stream"):
-            chunks = [{"index": 0, "delta": {"role": "assistant", "content": REPLY}, "finish_reason": None},
-                      {"index": 0, "delta": {}, "finish_reason": "stop"}]
-            body = "".join(f"data: {json.dumps({**base, 'object': 'chat.completion.chunk', 'choices': [c]})}\n\n" for c in chunks)
+            chunks = [
+                {"index": 0, "delta": {"role": "assistant", "content": REPLY}, "finish_reason": None},
+                {"index": 0, "delta": {}, "finish_reason": "stop"},
+            ]
+            body = "".join(
+                f"data: {json.dumps({**base, 'object': 'chat.completion.chunk', 'choices': [c]})}\n\n" for c in chunks
+            )
             return self._raw((body + "data: [DONE]\n\n").encode(), "text/event-stream")
-        message = {"index": 0, "message": {"role": "assistant", "content": REPLY}, "text": REPLY, "finish_reason": "stop"}
+        message = {
+            "index": 0,
+            "message": {"role": "assistant", "content": REPLY},
+            "text": REPLY,
+            "finish_reason": "stop",
+        }
         return self._send({**base, "object": "chat.completion", "choices": [message], "usage": usage})
 
     def _send(self, value):

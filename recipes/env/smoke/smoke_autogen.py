@@ -14,7 +14,13 @@ from endpoint import start
 
 print("step: chat")
 url, kind = start()
-info = {"vision": False, "function_calling": False, "json_output": False, "family": "unknown", "structured_output": False}
+info = {
+    "vision": False,
+    "function_calling": False,
+    "json_output": False,
+    "family": "unknown",
+    "structured_output": False,
+}
 model = OpenAIChatCompletionClient(model="tiny", base_url=url, api_key="none", model_info=info)
 said = asyncio.run(AssistantAgent("smoke", model).run(task="ping"))
 assert said.messages[-1].content

@@ -12,6 +12,8 @@ from endpoint import start
 
 print("step: chat")
 url, kind = start()
-agent = Agent(role="smoke", goal="answer", backstory="a test", llm=LLM(model="openai/tiny", base_url=url, api_key="none"))
+agent = Agent(
+    role="smoke", goal="answer", backstory="a test", llm=LLM(model="openai/tiny", base_url=url, api_key="none")
+)
 assert agent.kickoff("ping").raw
 print(json.dumps({"version": version("crewai"), "device": "", "tested": ["import", f"chat with {kind}"]}))

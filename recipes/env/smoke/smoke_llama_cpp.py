@@ -62,5 +62,12 @@ with tempfile.TemporaryDirectory() as folder:
     assert tokens > 0
     model.close()
 metal = llama_cpp.llama_supports_gpu_offload()
-print(json.dumps({"version": llama_cpp.__version__, "device": "gpu" if metal else "cpu",
-                  "tested": ["import", "load", f"generate {tokens} tokens, twice alike"]}))
+print(
+    json.dumps(
+        {
+            "version": llama_cpp.__version__,
+            "device": "gpu" if metal else "cpu",
+            "tested": ["import", "load", f"generate {tokens} tokens, twice alike"],
+        }
+    )
+)

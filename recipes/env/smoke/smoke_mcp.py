@@ -10,14 +10,14 @@ print("step: import")
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
-SERVER = '''
+SERVER = """
 from mcp.server.fastmcp import FastMCP
 server = FastMCP("smoke")
 @server.tool()
 def add(a: int, b: int) -> int:
     return a + b
 server.run()
-'''
+"""
 
 
 async def main():

@@ -15,4 +15,8 @@ print("step: quantize")
 w, s, b = mx.quantize(a, group_size=32, bits=4)
 assert mx.abs(mx.dequantize(w, s, b, group_size=32, bits=4) - a).max().item() < 0.6
 device = "metal" if mx.default_device() == mx.gpu else "cpu"
-print(json.dumps({"version": version("mlx"), "device": device, "tested": ["import", "compute", "differentiate", "quantize"]}))
+print(
+    json.dumps(
+        {"version": version("mlx"), "device": device, "tested": ["import", "compute", "differentiate", "quantize"]}
+    )
+)

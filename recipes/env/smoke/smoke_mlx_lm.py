@@ -13,8 +13,17 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 
 print("step: load")
 mx.random.seed(0)
-args = ModelArgs(model_type="llama", hidden_size=64, num_hidden_layers=2, intermediate_size=128, num_attention_heads=2,
-                 rms_norm_eps=1e-5, vocab_size=256, num_key_value_heads=2, tie_word_embeddings=True)
+args = ModelArgs(
+    model_type="llama",
+    hidden_size=64,
+    num_hidden_layers=2,
+    intermediate_size=128,
+    num_attention_heads=2,
+    rms_norm_eps=1e-5,
+    vocab_size=256,
+    num_key_value_heads=2,
+    tie_word_embeddings=True,
+)
 model = Model(args)
 mx.eval(model.parameters())
 print("step: generate")
@@ -42,5 +51,12 @@ optim.Adam(1e-2).update(model, gradient)
 mx.eval(model.parameters())
 assert loss(model, batch).item() < before.item()
 device = "metal" if mx.default_device() == mx.gpu else "cpu"
-print(json.dumps({"version": version("mlx-lm"), "device": device,
-                  "tested": ["import", "load", "generate 8 tokens, twice alike", "one LoRA step"]}))
+print(
+    json.dumps(
+        {
+            "version": version("mlx-lm"),
+            "device": device,
+            "tested": ["import", "load", "generate 8 tokens, twice alike", "one LoRA step"],
+        }
+    )
+)

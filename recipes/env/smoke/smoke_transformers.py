@@ -16,5 +16,8 @@ print("step: generate")
 prompt = torch.tensor([[1, 2, 3]], device=device)
 one, two = (model.generate(prompt, max_new_tokens=8, do_sample=False, pad_token_id=0).tolist() for _ in range(2))
 assert one == two and len(one[0]) > 3
-print(json.dumps({"version": transformers.__version__, "device": device,
-                  "tested": ["import", "load", "generate, twice alike"]}))
+print(
+    json.dumps(
+        {"version": transformers.__version__, "device": device, "tested": ["import", "load", "generate, twice alike"]}
+    )
+)

@@ -1,0 +1,155 @@
+"""The child of a calibration: an engine loads small meaningless models, generates and reads a prompt; prints JSON.
+
+Two shapes tell two things apart: a thin deep one what a layer costs whatever its size (`alpha`), a wide one what share
+of the memory's bandwidth weights are read at (`eta`, per type), and how many operations a prompt reaches (`flops`).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from lab.forecast import Architecture
+from lab.forecast.reads import Reads, weights_read
+
+BASE: dict[str, Any] = {"family": "llama", "heads": 8, "heads_kv": 8, "head_dim": 64, "tied": False, "context": 1024}
+THIN = Architecture(layers=24, width=128, ffn=256, vocab=256, **{**BASE, "heads": 2, "heads_kv": 2})
+WIDE = Architecture(layers=4, width=1024, ffn=4096, vocab=8192, **{**BASE, "heads": 16, "heads_kv": 16})
+TYPES = ("Q8_0", "F16", "Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q3_K", "Q2_K")
+TOKENS, PROMPT = 24, 256
+
+
+def llama_cpp(folder: Path, band: float) -> dict[str, Any]:
+    """llama.cpp through its Python library's low-level calls. Measures."""
+    import ctypes
+    import os
+
+    import llama_cpp as lib
+
+    from lab.adapters import gguf_random
+
+    keep = lib.llama_log_callback(lambda *_: None)
+    lib.llama_log_set(keep, ctypes.c_void_p(0))
+    threads = max(1, os.cpu_count() or 1)
+
+    def run(arch: Architecture, kind: str, prompt: int) -> tuple[float, float]:
+        path = folder / "random.gguf"
+        gguf_random.write(path, arch, kind)
+        model = lib.llama_model_load_from_file(str(path).encode(), lib.llama_model_default_params())
+        params = lib.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = 512, 512, 512
+        params.n_threads = params.n_threads_batch = threads
+        context = lib.llama_init_from_model(model, params)
+        try:
+            return _times(lambda n: _decode(lib, context, n), prompt)
+        finally:
+            lib.llama_free(context)
+            lib.llama_model_free(model)
+            path.unlink()
+
+    return _fit(run, band, TYPES)
+
+
+def _decode(lib: Any, context: Any, count: int) -> None:
+    import ctypes
+
+    tokens = (ctypes.c_int32 * count)(*(i % 200 + 1 for i in range(count)))
+    if lib.llama_decode(context, lib.llama_batch_get_one(tokens, count)):
+        raise RuntimeError("llama_decode failed")
+    lib.llama_synchronize(context)
+
+
+def mlx(folder: Path, band: float) -> dict[str, Any]:
+    """MLX through mlx-lm's own Llama. Measures."""
+    import mlx.core as mx
+    from mlx_lm.models import llama
+    from mlx_lm.models.cache import make_prompt_cache
+    from mlx_lm.utils import quantize_model
+
+    def run(arch: Architecture, kind: str, prompt: int) -> tuple[float, float]:
+        args = llama.ModelArgs(
+            model_type="llama", hidden_size=arch.width, num_hidden_layers=arch.layers, intermediate_size=arch.ffn,
+            num_attention_heads=arch.heads, num_key_value_heads=arch.heads_kv, rms_norm_eps=1e-5,
+            vocab_size=arch.vocab, head_dim=arch.head_dim, tie_word_embeddings=False,
+        )  # fmt: skip
+        model = llama.Model(args)
+        model.set_dtype(mx.float16)
+        if kind != "F16":
+            model, _ = quantize_model(model, {}, 64, int(kind))
+        mx.eval(model.parameters())
+        cache = make_prompt_cache(model)
+
+        def step(count: int) -> None:
+            mx.eval(model(mx.array([[i % 200 + 1 for i in range(count)]]), cache=cache))
+
+        # On a CPU its quantized products are slow, and a few tokens tell as much.
+        few = not mx.metal.is_available()
+        return _times(step, min(prompt, 16) if few else prompt, 6 if few else TOKENS)
+
+    return _fit(run, band, ("4", "8", "F16"))
+
+
+def _times(step: Any, prompt: int, tokens: int = TOKENS) -> tuple[float, float]:
+    """Seconds per generated token, and per prompt token (0 where none is asked)."""
+    step(2)
+    taken = []
+    for _ in range(tokens):
+        begun = time.perf_counter()
+        step(1)
+        taken.append(time.perf_counter() - begun)
+    per_prompt = 0.0
+    if prompt:
+        begun = time.perf_counter()
+        step(prompt)
+        per_prompt = (time.perf_counter() - begun) / prompt
+    return median(taken), per_prompt
+
+
+def _fit(run: Any, band: float, types: tuple[str, ...]) -> dict[str, Any]:
+    main = types[0]
+    thin, _ = run(THIN, main, 0)
+    alpha = 0.0
+    eta: dict[str, float] = {}
+    flops: dict[str, float] = {}
+    for kind in types:
+        per_token, per_prompt = run(WIDE, kind, PROMPT)
+        wide, small = _read(WIDE, kind), _read(THIN, kind)
+        if kind == main:
+            # Two equations: t = bytes/rate + alpha·layers, for the thin model and for the wide one.
+            rate = _rate(thin, small.dense, THIN, per_token, wide.dense, WIDE)
+            alpha = max(0.0, (thin - small.dense / rate) / (THIN.layers or 1))
+        eta[kind] = wide.dense / max(1e-9, per_token - alpha * (WIDE.layers or 1)) / (band * 1e9)
+        output = (WIDE.vocab or 0) * (WIDE.width or 0)
+        flops[kind] = 2 * (wide.parameters - output) / max(1e-9, per_prompt)
+    return {"eta": eta[main], "alpha": alpha, "flops": flops[main], "eta_by_type": eta, "flops_by_type": flops}
+
+
+def _rate(t1: float, b1: float, one: Architecture, t2: float, b2: float, two: Architecture) -> float:
+    n1, n2 = one.layers or 1, two.layers or 1
+    above = b2 * n1 - b1 * n2
+    below = t2 * n1 - t1 * n2
+    return above / below if below > 0 else b2 / t2
+
+
+def _read(arch: Architecture, kind: str) -> Reads:
+    from lab.forecast import gguf_types
+
+    if kind.isdigit():
+        found = weights_read(arch, bits=int(kind), group_size=64)
+    else:
+        found = weights_read(arch, type="F16")
+        if found and kind != "F16":
+            share = gguf_types.bits(kind) / 16
+            found = Reads(found.dense * share, found.experts * share, found.parameters)
+    assert found
+    return found
+
+
+if __name__ == "__main__":
+    _name, _folder, _band = sys.argv[1:4]
+    _measure = {"llama.cpp": llama_cpp, "mlx": mlx}[_name]
+    print(json.dumps(_measure(Path(_folder), float(_band))), flush=True)
