@@ -119,6 +119,7 @@ def _open(args: argparse.Namespace) -> Any:
 
 def run() -> NoReturn:
     """The entry point `lab`."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     gc.set_threshold(200_000, 20, 20)  # a plan makes many small values and no cycles worth looking for
     use(
         os.environ.get("LAB_LANG")
