@@ -1,7 +1,7 @@
 """models: list and filter the models of the lab: what each is, and what it costs on disk.
 
 `lab models --format gguf --fits --params '<13B'`, or any filter: `--where "params>1e6 and format==gguf"`.
-`lab models show NAME`, `stats`, `check`, `add`, `move NAME STORE`, `export NAME`.
+`lab models show NAME`, `compare NAME`, `stats`, `check`, `add`, `move NAME STORE`, `export NAME`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 from lab.app.lab import Lab
-from lab.cli import _arguments
+from lab.cli import _arguments, _compare_models
 from lab.core.units import size
 
-VERBS = ("list", "show", "stats", "check", "add", "move", "export")
+VERBS = ("list", "show", "compare", "stats", "check", "add", "move", "export")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +44,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     ):
         sub.add_argument(flag, default="", help=word)
     _common(sub)
+    _compare_models.arguments(verbs.add_parser("compare", help="its quantizations side by side: size, speed, quality"))
     sub = verbs.add_parser("move", help="declare that a model lives in another store")
     sub.add_argument("name")
     sub.add_argument("store", help="a store or tier of `lab.stores`")
@@ -94,6 +95,8 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
             name = record["name"]
             told = f"model.{name} is declared in conf/model/{name}.yaml and in the store. See `lab models`."
             print(_json(record) if args.json else told)
+        case "compare":
+            return _compare_models.main(lab, args)
         case "move":
             file = library.move(lab, args.name, args.store)
             print(
