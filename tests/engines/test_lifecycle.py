@@ -91,7 +91,7 @@ def test_a_quantizations_whole_life(home: Home) -> None:
     # A level of the ladder is taken away: none of the others is touched.
     home.declare("m", "of: tiny\nformat: mlx\nbits: [4]\n")
     assert home.actions() == {"quantization.m.8bit": "destroy"}
-    home.lab("destroy", "--yes", "--allow-destroy")
+    home.lab("destroy", "--all", "--yes")
     assert not (home.store / "models" / "tiny").exists()
 
 
