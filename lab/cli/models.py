@@ -1,7 +1,7 @@
 """models: list and filter the models of the lab: what each is, and what it costs on disk.
 
 `lab models --format gguf --fits --params '<13B'`, or any filter: `--where "params>1e6 and format==gguf"`.
-`lab models show NAME`, `stats`, `check`, `add`, `move NAME STORE`, `export NAME`.
+`lab models show NAME`, `stats`, `check`, `add`, `move NAME STORE`, `export NAME`, `compare NAME`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 from lab.app.lab import Lab
-from lab.cli import _arguments
+from lab.cli import _arguments, _compare_models
 from lab.core.units import size
 
-VERBS = ("list", "show", "stats", "check", "add", "move", "export")
+VERBS = ("list", "show", "stats", "check", "add", "move", "export", "compare")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "to", nargs="?", type=Path, default=Path(), help="a folder, or a file ending in .tar.zst or .tar.gz"
     )
+    _compare_models.arguments(verbs.add_parser("compare", help="its quantizations side by side: size, speed, KL"))
 
 
 def _filters(parser: argparse.ArgumentParser, again: bool = False) -> None:
@@ -83,6 +84,8 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
                 lines = [f"{s.path}\n      why {s.why}" for s in wrong]
                 print("\n".join([*lines, f"{len(wrong)} stray." if wrong else "The stores are as laid out."]))
             return 1 if wrong else 0
+        case "compare":
+            return _compare_models.main(lab, args)
         case "add":
             record = library.add(
                 lab, path=args.path, name=args.name, url=args.url, type_=args.type, description=args.desc

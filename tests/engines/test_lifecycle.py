@@ -1,6 +1,6 @@
-"""A quantization through the whole of Lab: made, left alone, replaced, damaged, mended, removed (S0-4.3-4, S0-US-002-4).
+"""A quantization through the whole of Lab: made, left alone, replaced, damaged, mended, removed (S0-4.3-4).
 
-`lab generate`, `lab bench`, `lab serve` and `lab models compare` on what was made (S0-4.2-2, S0-4.2-3, DC-7).
+`lab generate`, `lab bench`, `lab serve` and `lab models compare` on what was made (S0-4.2-2, S0-4.2-3, S0-US-002-4, DC-7).
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def test_serve_speaks_openai_and_stops_on_ctrl_c(home: Home, block: str) -> None
         status, refused = _ask(f"{url}/completions", {**asked, "model": str(home.view("q"))})
         assert (status, "only the model" in refused["error"]) == (404, True)
     running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=20)
+    _, err = running.communicate(timeout=20)
     assert (running.returncode, "stopped." in err) == (0, True)
     with pytest.raises(urllib.error.URLError):
         _ask(f"{url}/models")
