@@ -1,6 +1,6 @@
 """A quantization through the whole of Lab: made, left alone, replaced, damaged, mended, removed (S0-4.3-4).
 
-`lab generate`, `lab bench`, `lab serve` and `lab models compare` on what was made (S0-4.2-2, S0-4.2-3, S0-US-002-4, DC-7).
+`lab generate`, `lab bench`, `lab serve`, `lab models compare` on what was made (S0-4.2-2, S0-4.2-3, S0-US-002-4, DC-7).
 """
 
 from __future__ import annotations
