@@ -88,6 +88,8 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
                 lines = [f"{s.path}\n      why {s.why}" for s in wrong]
                 print("\n".join([*lines, f"{len(wrong)} stray." if wrong else "The stores are as laid out."]))
             return 1 if wrong else 0
+        case "compare":
+            return _compare_models.main(lab, args)
         case "add":
             record = library.add(
                 lab, path=args.path, name=args.name, url=args.url, type_=args.type, description=args.desc
@@ -95,8 +97,6 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
             name = record["name"]
             told = f"model.{name} is declared in conf/model/{name}.yaml and in the store. See `lab models`."
             print(_json(record) if args.json else told)
-        case "compare":
-            return _compare_models.main(lab, args)
         case "move":
             file = library.move(lab, args.name, args.store)
             print(
