@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import entry_points
 from typing import Any
 
+from lab.core.plugins import plugged
 from lab.core.problem import problem
 
 PERFORMERS = {
@@ -22,13 +22,19 @@ PERFORMERS = {
     "importance": "lab.adapters.imatrix:importance",
     "quantize": "lab.adapters.gguf_quant:quantize",
     "quantize_mlx": "lab.adapters.mlx_quant:quantize_mlx",
-    "play": "lab.adapters.ansible:perform",
     "lock-env": "lab.adapters.envlock:lock",
     "install-env": "lab.adapters.envs:install",
     "remove-env": "lab.adapters.envs:remove",
     "execute": "lab.adapters.supervisor:execute",
+    "dataset_version": "lab.adapters.datasets:version",
+    "drop_dataset": "lab.adapters.datasets:drop",
     "forget_runs": "lab.adapters.experiments:forget",
     "play": "lab.adapters.ansible:perform",
+    "test-framework": "lab.adapters.frameworks:test",
+    "sweep": "lab.adapters.optuna_sweep:search",
+    "forget_sweep": "lab.adapters.optuna_sweep:forget",
+    "open_repository": "lab.adapters.restic:open_repository",
+    "schedule": "lab.adapters.schedule:perform",
 }
 """Step verb → `module:function(step, stage)`."""
 
@@ -37,7 +43,11 @@ OBSERVERS = {
     "group": "lab.adapters.files:group",
     "account": "lab.adapters.accounts:account",
     "acl": "lab.adapters.accounts:acl",
+    "members": "lab.adapters.accounts:members",
+    "tailscale": "lab.adapters.tailscale:preferences",
     "env": "lab.adapters.envs:observe",
+    "framework": "lab.adapters.frameworks:observe",
+    "schedule": "lab.adapters.schedule:observe",
 }
 """Question of `World.ask` → `module:function(**details)`; reads only."""
 
@@ -55,7 +65,7 @@ def observer(question: str) -> Callable[..., Any]:
 
 
 def _find(table: dict[str, str], group: str, name: str) -> Callable[..., Any]:
-    target = table.get(name) or next((e.value for e in entry_points(group=group, name=name)), None)
+    target = table.get(name) or plugged(group).get(name)
     if target is None:
         raise problem(f"nothing performs `{name}`", why=f"no entry in {group}", do="install the package that adds it")
     module, _, attribute = target.partition(":")

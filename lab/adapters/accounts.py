@@ -99,3 +99,11 @@ def _acl_darwin(path: str, person: str) -> str | None:
                 return "none"
             return "write" if "write" in line else "read" if "read" in line else "enter"
     return None
+
+
+def members(group: str) -> list[str]:
+    """Who is in a group, sorted; nobody where there is none."""
+    try:
+        return sorted(grp.getgrnam(group).gr_mem)
+    except KeyError:
+        return []

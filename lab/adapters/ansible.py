@@ -204,5 +204,3 @@ def _answer(play: Play, stage: Stage, listen: _Listener, why: str, status: str) 
             f"{stage.address} could not be made", why=str(item.get("why", "")), do=str(item.get("do") or "apply again")
         )
     return {**(item.get("facts") or {}), "changed": bool(item.get("changed"))}
-
-

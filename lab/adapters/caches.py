@@ -46,17 +46,15 @@ def foreign(path: Path) -> bool:
 
 def find(item: Item, step: Fetch) -> Path | None:
     """A foreign file that should have the item's bytes (the caller hashes it); None where no cache has it."""
-    if not item.sha256:
-        return None
     hub = str(step.source.get("hub", ""))
-    candidates = [ollama() / "blobs" / f"sha256-{item.sha256}"]
+    candidates = [ollama() / "blobs" / f"sha256-{item.sha256}"] if item.sha256 else []
     cache = huggingface()
     if hub:
         own = cache / folder(hub)
         candidates += [own / "blobs" / n for n in (item.sha256, item.oid) if n]
         candidates += sorted(own.glob(f"snapshots/*/{item.name}"))
         candidates += [f / hub / item.name for f in lmstudio()]
-    if cache.is_dir():
+    if cache.is_dir() and item.sha256:
         candidates += [c / "blobs" / item.sha256 for c in cache.glob("models--*")]
     for file in candidates:
         if file.is_file() and item.size in (None, file.stat().st_size):

@@ -7,11 +7,14 @@ hand. A folder that has a `channel.yaml` can be named in `channels:` of an env l
 from __future__ import annotations
 
 import bz2
+import contextlib
 import hashlib
 import io
 import json
 import os
+import shutil
 import tarfile
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -119,22 +122,30 @@ def build(folder: Path, target: Path) -> Path:
     import yaml
 
     source = (folder / "channel.yaml").read_bytes()
-    mark = target / ".built"
-    key = hashlib.sha256(source).hexdigest()
+    mark, key = target / ".built", hashlib.sha256(source).hexdigest()
     if mark.exists() and mark.read_text() == key:
         return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         said = yaml.load(source, yaml.BaseLoader) or {}
         for block in said["packages"]:
-            _described(target, block)
+            _described(fresh, block)
+        index(fresh)
+        (fresh / ".built").write_text(key)
+        if mark.exists() and mark.read_text() != key:
+            shutil.rmtree(target)
+        # Another process may have built the same meanwhile: its channel is as good.
+        with contextlib.suppress(OSError):
+            os.rename(fresh, target)
     except (KeyError, TypeError, AttributeError, ValueError, yaml.YAMLError) as e:
         raise problem(
             f"{folder.name}/channel.yaml does not describe a channel",
             why=f"{type(e).__name__}: {e}",
             do="each package needs `name`, `version` and `files: {path: {text:, mode:}}`",
         ) from e
-    index(target)
-    mark.write_text(key)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
     return target
 
 

@@ -46,7 +46,7 @@ def run(
     Raises the child's own problem; a crash is a problem that names the signal and the last line of the log.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *_paths()])}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *paths()])}
     env |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", **preload()}
     with open(log, "ab") as sink:
         process = subprocess.Popen(
@@ -124,12 +124,13 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _paths() -> list[str]:
+def paths() -> list[str]:
+    """What PYTHONPATH already names."""
     return [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
 
 
 def messages(pipe: IO[bytes], watch: Watcher | None) -> Iterator[dict[str, Any]]:
-    """The child's lines as they come; the wish to stop is heard between them."""
+    """A child's JSON lines as they come; the wish to stop is heard between them."""
     pending = b""
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
@@ -149,7 +150,7 @@ def _work(target: str) -> int:
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     args: Facts = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
     def progress(done: float, total: float | None = None, unit: str = "B") -> None:
         out.write(json.dumps({"progress": [done, total, unit]}) + "\n")
@@ -166,11 +167,18 @@ def _work(target: str) -> int:
         out.write(json.dumps({"problem": found.problems[0].to_json()}) + "\n")
     except MemoryError:
         traceback.print_exc()
-        out.write(json.dumps({"problem": Problem("not enough memory", do="close what is large, or choose a smaller type").to_json()}) + "\n")
+        out.write(
+            json.dumps(
+                {"problem": Problem("not enough memory", do="close what is large, or choose a smaller type").to_json()}
+            )
+            + "\n"
+        )
     except OSError as e:
         traceback.print_exc()
         why = e.strerror or str(e)
-        out.write(json.dumps({"problem": Problem(f"{e.filename or 'a file'} cannot be used", why=why).to_json()}) + "\n")
+        out.write(
+            json.dumps({"problem": Problem(f"{e.filename or 'a file'} cannot be used", why=why).to_json()}) + "\n"
+        )
     out.flush()
     return 0
 
@@ -192,7 +200,9 @@ def missing(error: ImportError) -> Problems:
     package = (error.name or "").partition(".")[0]
     extra = EXTRAS.get(package)
     if extra is None:
-        return problem(f"a Python package cannot be imported: {package or error}", why=str(error), do="see `lab doctor`")
+        return problem(
+            f"a Python package cannot be imported: {package or error}", why=str(error), do="see `lab doctor`"
+        )
     return problem(
         f"{package} is not installed",
         why="an optional part of Lab needs it",
@@ -200,7 +210,8 @@ def missing(error: ImportError) -> Problems:
     )
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Ends this process when its standard input closes: then whoever started it has ended."""
     sys.stdin.read()
     os._exit(3)
 

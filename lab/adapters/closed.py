@@ -22,7 +22,7 @@ class Done:
 
 
 def environment(prefix: str | os.PathLike[str], variables: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The whole environment of a process in an env: no user site, no PYTHONPATH, the prefix's tools before the system's."""
+    """A process's whole environment in an env: no user site, no PYTHONPATH, its own tools before the system's."""
     here = os.path.realpath(prefix)
     kept = {k: v for k, v in os.environ.items() if k in KEPT or k == "LANG" or k.startswith("LC_")}
     return {
@@ -31,8 +31,8 @@ def environment(prefix: str | os.PathLike[str], variables: Mapping[str, str] | N
         "CONDA_PREFIX": here,
         "LAB_ENV": here,
         "PYTHONNOUSERSITE": "1",
-        # Bytecode written into the prefix would look like drift, and could be poisoned unseen.
-        "PYTHONDONTWRITEBYTECODE": "1",
+        # Bytecode stays out of the packages' folders, which hold exactly what was installed.
+        "PYTHONPYCACHEPREFIX": f"{here}/.lab/pycache",
         **(variables or {}),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -17,18 +18,24 @@ Check = Callable[[], None]
 
 
 class Child:
-    """A process that performs one deed of `conda_child`; it loads its libraries while it waits for the request."""
+    """A process that performs one deed of `conda_child`; told which, it loads its libraries while it waits.
 
-    def __init__(self) -> None:
+    It ends when this process does, however that ends: it watches a pipe whose other end is here.
+    """
+
+    def __init__(self, do: str = "") -> None:
+        watched, self._alive = os.pipe()
         path = os.pathsep.join(filter(None, (str(_HOME), os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "lab.adapters.conda_child"],
+            [sys.executable, "-P", "-m", "lab.adapters.conda_child", str(watched), do],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path, "RUST_LOG": "off"},
             start_new_session=True,
+            pass_fds=[watched],
         )
+        os.close(watched)
 
     def ask(self, request: dict[str, Any], check: Check = lambda: None) -> Any:
         """What the deed answers; its fault as a problem. `check` may raise to cancel: the child is then ended."""
@@ -59,6 +66,9 @@ class Child:
 
     def close(self) -> None:
         """The process is gone."""
+        with contextlib.suppress(OSError):
+            os.close(self._alive)
+        self._alive = -1
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait(timeout=5)

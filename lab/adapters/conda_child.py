@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -59,6 +60,7 @@ async def _solve(request: dict[str, Any], platform: str, part: dict[str, Any]) -
     except Exception as e:
         kind = "unsatisfiable" if type(e).__name__ == "SolverError" else "channel"
         raise Fault(kind, platform=platform, why=str(e)) from e
+    sizes = await _sizes(request, platform, [x for x in records if x.size is None])
     return [
         {
             "name": x.name.normalized,
@@ -67,11 +69,26 @@ async def _solve(request: dict[str, Any], platform: str, part: dict[str, Any]) -
             "url": x.url,
             "md5": x.md5.hex() if x.md5 else None,
             "sha256": x.sha256.hex() if x.sha256 else None,
-            "size": x.size,
+            "size": x.size or sizes.get(x.url),
             "depends": list(x.depends),
         }
         for x in records
     ]
+
+
+async def _sizes(request: dict[str, Any], platform: str, records: list[Any]) -> dict[str, int]:
+    """URL → bytes of records that came from a lock, which holds no sizes."""
+    import rattler as r
+
+    if not records:
+        return {}
+    found = await r.Gateway(cache_dir=Path(request["cache"]) / "repodata").query(
+        sources=request["channels"],
+        platforms=[platform, "noarch"],
+        specs=[r.MatchSpec(x.name.normalized) for x in records],
+        recursive=False,
+    )
+    return {x.url: x.size for batch in found for x in batch if x.size is not None}
 
 
 def _records(lockfile: str, platform: str) -> list[Any]:
@@ -139,8 +156,19 @@ def write(request: dict[str, Any]) -> dict[str, Any]:
 DEEDS = {"solve": solve, "install": install, "write": write}
 
 
+def _end_with(pipe: int) -> None:
+    """This process ends when the pipe's other end is closed."""
+    os.read(pipe, 1)
+    os._exit(1)
+
+
 def main() -> None:
     """Reads the request, answers, and leaves without running exit handlers."""
+    if len(sys.argv) > 1:
+        threading.Thread(target=_end_with, args=(int(sys.argv[1]),), daemon=True).start()
+    if sys.argv[2:] == ["write"]:
+        import conda_lock.lockfile
+        import conda_lock.src_parser  # noqa: F401
     request = json.load(sys.stdin)
     answer: dict[str, Any]
     try:

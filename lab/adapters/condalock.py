@@ -81,7 +81,9 @@ def write(request: dict[str, Any]) -> dict[str, Any]:
                     url=p["url"],
                     hash=HashModel(md5=p["md5"], sha256=p["sha256"]),
                 )
-            requested = {d.name: d for d in spec.dependencies[platform] if d.manager == "conda"}
+            # conda-lock asks for conda's pip wherever there are Python packages; a host interpreter has none.
+            asked_for = {d.name: d for d in spec.dependencies[platform] if d.manager == "conda"}
+            requested = {n: d for n, d in asked_for.items() if n in planned}
             apply_categories(requested=requested, planned=planned, mapping_url=str(mapping))
             for locked in planned.values():
                 locked.categories = locked.categories or {"main"}

@@ -8,7 +8,6 @@ it when its holder dies. The file becomes a blob only when its length and its ha
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -145,15 +144,8 @@ def _stream(item: Item, part: _Part, net: Net, check: Callable[[], None]) -> Non
     with response:
         total = _begin(item, part, response.status, dict(response.headers.items()))
         limit = item.size if item.size is not None else total
-        try:
-            clone.reserve(part.file.fileno(), limit or 0)
-            _copy(response.read1, part, limit, net, check)
-        except OSError as e:
-            if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
-                raise
-            raise http.Transient(str(e) or type(e).__name__) from e
-        except http.BROKEN as e:
-            raise http.Transient(str(e) or type(e).__name__) from e
+        clone.reserve(part.file.fileno(), limit or 0)
+        _copy(response.read1, part, limit, net, check)
     if limit is not None and part.have < limit:
         raise http.Transient(f"the connection ended after {part.have:,} of {limit:,} bytes")
 
@@ -187,7 +179,10 @@ def _copy(read: Callable[[int], bytes], part: _Part, limit: int | None, net: Net
     mark, since = part.have, time.monotonic()
     while limit is None or part.have < limit:
         check()
-        data = read(CHUNK if limit is None else min(CHUNK, limit - part.have))
+        try:
+            data = read(CHUNK if limit is None else min(CHUNK, limit - part.have))
+        except http.BROKEN as e:
+            raise http.Transient(str(e) or type(e).__name__) from e
         if not data:
             return
         part.write(data)

@@ -9,7 +9,7 @@ Lock = Mapping[str, Any]
 
 
 def packages(lock: Lock, platform: str, manager: str) -> list[dict[str, Any]]:
-    """The packages of one platform that one manager installs, in the lock's order (what is needed comes first). Pure."""
+    """The packages of one platform that one manager installs, what is needed coming first. Pure."""
     return [p for p in lock["package"] if p["platform"] == platform and p["manager"] == manager]
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from lab.adapters.channel import build, shipped
 from lab.adapters.files import put
 from lab.core.envspec import inputs_digest, package, requirements
 from lab.core.facts import Facts, digest
-from lab.core.problem import problem
+from lab.core.problem import Problem, Problems, problem
 from lab.core.step import Stage
 from lab.core.steps_envs import LockEnv
 
@@ -84,7 +86,7 @@ def lock(step: LockEnv, stage: Stage) -> Facts:
     for platform in platforms:
         if platform not in uv.TARGETS:
             raise problem(f"{platform} is no platform that can be locked", do=f"use {', '.join(uv.TARGETS)}")
-    writer = conda.Child()
+    writer = conda.Child("write")
     try:
         packages = _solve(step, spec, here, virtual, old, stage)
         stage.check()
@@ -153,7 +155,7 @@ def _solve(
                 p: {
                     "specs": spec["requirements"][p]["conda"],
                     "virtual": virtual[p],
-                    "locked": [n for n in kept.get(p, {})],
+                    "locked": list(kept.get(p, {})),
                 }
                 for p in spec["platforms"]
             },
@@ -162,7 +164,10 @@ def _solve(
         with contextlib.ExitStack() as stack:
             if previous.exists() and old:
                 request["lockfile"] = str(stack.enter_context(expanded(previous, stage)))
-            solved = conda.ask("solve", request, stage.check)
+            try:
+                solved = conda.ask("solve", request, stage.check)
+            except Problems as e:
+                raise placed(e, step.name, stage) from e
         for p, records in solved.items():
             out[p]["conda"] = records
     for p in spec["platforms"]:
@@ -204,9 +209,9 @@ def _summarize(
     for p, part in packages.items():
         everything = [*part["conda"], *part["pip"]]
         sizes = [x.get("size") for x in everything]
+        pins = sorted([x["name"], x["version"], x["url"], x["sha256"] or x.get("md5")] for x in everything)
         platforms[p] = {
-            "digest": digest(sorted([x["name"], x["version"], x["url"], x["sha256"] or x.get("md5")] for x in everything)
-                             + [["python", spec.get("python", "")], ["virtual", *sorted(virtual[p].items())]]),
+            "digest": digest([*pins, ["python", spec.get("python", "")], ["virtual", *sorted(virtual[p].items())]]),
             "conda": len(part["conda"]),
             "pip": len(part["pip"]),
             "packages": {x["name"]: x["version"] for x in sorted(everything, key=lambda x: x["name"])},
@@ -249,9 +254,11 @@ def summary(name: str, stage: Stage) -> dict[str, Any]:
 
 
 def _yaml(value: Any) -> str:
+    """As `lab lock` writes every lock. Pure."""
     import yaml
 
-    return str(yaml.dump(value, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False, width=120))
+    head = "# Written by `lab lock`. Commit it; change the declaration, not this.\n"
+    return head + str(yaml.safe_dump(value, sort_keys=True, allow_unicode=True, width=120))
 
 
 @contextlib.contextmanager
@@ -268,15 +275,35 @@ def expanded(path: Path, stage: Stage) -> Iterator[Path]:
         here.unlink(missing_ok=True)
 
 
-def ensure_channels(stage: Stage) -> None:
-    """Every described channel that some lock of the lab names stands where the locks say."""
-    base = stage.state / "cache" / "channels"
+def ensure_channels(lockfile: Path, stage: Stage) -> None:
+    """Every described channel that a lock names stands where the lock says."""
+    text = lockfile.read_text()
     for source in _described(stage):
         name = f"{source.parent.name}-{digest(source.read_text())[:8]}"
-        build(source.parent, base / name)
+        if f"$LAB_CHANNELS/{name}" in text:
+            build(source.parent, stage.state / "cache" / "channels" / name)
 
 
 def _described(stage: Stage) -> list[Path]:
     with_lab = shipped("recipes/channel")
     roots = [stage.root / "recipes" / "channel", *([with_lab] if with_lab else [])]
     return [f for root in dict.fromkeys(roots) for f in sorted(root.glob("*/channel.yaml"))]
+
+
+def placed(error: Problems, name: str, stage: Stage) -> Problems:
+    """The same problems, each at the line of the env's YAML that asks for a package its reason names."""
+    path = f"conf/env/{name}.yaml"
+    try:
+        lines = (stage.root / path).read_text().splitlines()
+    except OSError:
+        return error
+
+    def place(p: Problem) -> Problem:
+        words = set(re.findall(r"[A-Za-z0-9_.-]+", f"{p.summary} {p.why}".lower()))
+        for n, line in enumerate(lines, 1):
+            bare = re.sub(r"^(conda|pip):", "", line.strip()).strip(" -[]\"'")
+            if any(package(part.strip(" []\"'")) in words - {"python", "conda", "pip"} for part in bare.split(", ")):
+                return replace(p, file=path, line=n)
+        return replace(p, file=path, line=1)
+
+    return Problems(*(place(p) for p in error.problems))

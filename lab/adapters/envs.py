@@ -20,7 +20,7 @@ from typing import Any
 
 from lab.adapters import conda, prefix, uv
 from lab.adapters.closed import run
-from lab.adapters.envlock import cache, expanded, locks, summary, uv_cache
+from lab.adapters.envlock import cache, ensure_channels, expanded, locks, summary, uv_cache
 from lab.core.facts import Facts
 from lab.core.problem import problem
 from lab.core.step import Stage
@@ -35,7 +35,7 @@ def observe(link: str, depth: int = 0) -> dict[str, Any] | None:
 
 
 def install(step: InstallEnv, stage: Stage) -> Facts:
-    """The link leads to an intact prefix of the lock: repaired in place where one stands, else built beside and switched to."""
+    """The link leads to an intact prefix of the lock: repaired where one stands, else built beside and switched to."""
     lock = summary(step.name, stage)
     part = lock.get("platforms", {}).get(step.platform)
     if part is None:
@@ -101,9 +101,9 @@ def _build(step: InstallEnv, stage: Stage, link: Path, lock: dict[str, Any]) -> 
         }
         _record(fresh, files)
         _stamp(fresh, stamp)
-        before = os.path.realpath(link)
+        (folder / ".before").write_text(os.path.basename(os.path.realpath(link)))
         switch(link, fresh)
-        _retire(folder, keep={fresh.name, os.path.basename(before)})
+        _sweep(link)
     except BaseException:
         if os.path.realpath(link) != str(fresh):
             shutil.rmtree(fresh, ignore_errors=True)
@@ -127,9 +127,7 @@ def fill(step: InstallEnv, stage: Stage, target: Path, lock: dict[str, Any]) -> 
 def _conda(step: InstallEnv, stage: Stage, target: Path, lock: dict[str, Any], reinstall: tuple[str, ...] = ()) -> None:
     if not lock["platforms"][step.platform]["conda"]:
         return
-    from lab.adapters.envlock import ensure_channels
-
-    ensure_channels(stage)
+    ensure_channels(locks(stage) / lock["lockfile"], stage)
     with expanded(locks(stage) / lock["lockfile"], stage) as lockfile:
         conda.ask(
             "install",
@@ -165,6 +163,7 @@ def _repair(step: InstallEnv, stage: Stage, here: Path, lock: dict[str, Any], da
         else {}
     )
     own = {rel: files[rel][4] for rel in damaged if rel in files}
+    shutil.rmtree(here / prefix.OURS / "pycache", ignore_errors=True)
     if any(rel.startswith(prefix.OURS) for rel in damaged) or "lab" in own.values():
         return False
     for rel in damaged.keys() - own.keys():
@@ -269,20 +268,16 @@ def _alone(link: Path) -> Iterator[None]:
 
 
 def _sweep(link: Path) -> None:
-    """What a killed install left unfinished is gone."""
+    """Only the prefix in use, the one before it, and those something still runs in are left of what was ever made."""
     folder = link.parent / MADE / link.name
-    for p in folder.iterdir():
-        if p.is_dir() and prefix.read_stamp(str(p)) is None and os.path.realpath(link) != str(p):
-            shutil.rmtree(p, ignore_errors=True)
-    for p in link.parent.glob(f".{link.name}.*.lab-tmp"):
-        p.unlink(missing_ok=True)
-
-
-def _retire(folder: Path, keep: set[str]) -> None:
-    """Older prefixes are gone, save those something still runs in."""
+    keep = {os.path.basename(os.path.realpath(link))}
+    with contextlib.suppress(OSError):
+        keep.add((folder / ".before").read_text())
     for p in folder.iterdir():
         if p.is_dir() and p.name not in keep and not in_use(p):
             shutil.rmtree(p, ignore_errors=True)
+    for p in link.parent.glob(f".{link.name}.*.lab-tmp"):
+        p.unlink(missing_ok=True)
 
 
 def in_use(target: Path) -> bool:
@@ -300,6 +295,9 @@ def in_use(target: Path) -> bool:
 def _record(target: Path, files: dict[str, list[Any]]) -> None:
     ours = target / prefix.OURS
     ours.mkdir(exist_ok=True)
+    # Where Python would make them later, changing the mtime of a folder that the plan looks at.
+    for folder in {os.path.dirname(rel) for rel in files if rel.endswith(".py")}:
+        (target / folder / "__pycache__").mkdir(exist_ok=True)
     (ours / "lease").touch()
     _put(ours / "files.json", files)
     _put(ours / "dirs.json", prefix.folders(str(target)))

@@ -9,39 +9,53 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lab.adapters import mlflow_local
+from lab.adapters import child, mlflow_local
 from lab.core.problem import problem
 from lab.core.step import Stage
 from lab.core.steps_runs import Execute, Forget
-from lab.runs import provenance
+from lab.runs import provenance, record
 from lab.runs.folder import RunFolder, new_id, put
-from lab.runs.outcome import measured
+from lab.runs.outcome import measured, tree
 from lab.runs.run import Handle, RunSpec, again, launch
 
 _PLACE = re.compile(r"\{([A-Za-z_][\w.-]*)\}")
 _HOME = Path(__file__).resolve().parents[2]
 
 
-def begin(step: Execute, stage: Stage, *, run: str = "") -> Handle:
-    """A new run of the experiment is started; raises Problems where it cannot be."""
+def begin(step: Execute, stage: Stage, *, adopt: bool = True) -> Handle:
+    """A new run of the experiment is started; raises Problems where it cannot be.
+
+    With `adopt` the experiment points to it when it has finished: it is the declared one, not one with overrides.
+    """
     if step.require_clean:
         provenance.clean(stage.root, f"experiment.{step.name}")
-    folder = stage.state / "runs" / (run or new_id(step.name))
+    folder = stage.state / "runs" / new_id(step.name)
     spec, inputs = build(step, stage, folder)
+    if adopt:
+        spec = replace(spec, after=(*spec.after, "lab.adapters.experiments:adopted"))
     for kind in ("models", "datasets"):
         for name, one in spec_given(step, kind).items():
+            if one.get("levels"):
+                parts = {f"{level}/{n}": h for level, p in one["levels"].items() for n, h in content(Path(p)).items()}
+                inputs[kind][name] = {**one, "content": parts}
+                continue
             if not Path(str(one["path"])).exists():
                 what = one.get("address") or name
                 raise problem(
                     f"{what} is not there", why=f"{one['path']} does not exist", do=f"run `lab apply --only {what}`"
                 )
+            inputs[kind][name] = {**one, "content": content(Path(str(one["path"])))}
+    db = Path(str(spec.tracker["db"]))
+    if not db.exists():
+        stage.say("MLflow's local store is made, once")
     with contextlib.suppress(mlflow_local.Unready):
-        if spec.tracker:
-            mlflow_local.prepare(Path(str(spec.tracker["db"])))
+        mlflow_local.prepare(db)
     if inputs["git"].get("dirty"):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "patch.diff").write_bytes(provenance.patch(stage.root))
@@ -49,8 +63,13 @@ def begin(step: Execute, stage: Stage, *, run: str = "") -> Handle:
     return launch(spec, inputs, secrets)
 
 
-def build(step: Execute, stage: Stage, folder: Path) -> tuple[RunSpec, dict[str, Any]]:
-    """The run's spec and its inputs' record, all names in its command replaced."""
+def build(
+    step: Execute, stage: Stage, folder: Path, known: Mapping[str, Any] | None = None
+) -> tuple[RunSpec, dict[str, Any]]:
+    """The run's spec and its inputs' record, all names in its command replaced.
+
+    `known` is an earlier record of the same sweep: machine, commit and interpreter are taken from it, not read again.
+    """
     given = dict(step.spec)
     prefix = str(given.pop("prefix", ""))
     python = f"{prefix}/bin/python" if prefix else sys.executable
@@ -58,13 +77,17 @@ def build(step: Execute, stage: Stage, folder: Path) -> tuple[RunSpec, dict[str,
     start = given.pop("launch", {})
     env = dict(given.pop("env", {}))
     path = [str(p) for p in given.pop("path", ())]
-    inputs = {**provenance.here(stage.root), **step.inputs, "params": given["params"], "seed": given["seed"]}
-    inputs["interpreter"] = provenance.interpreter(python)
+    inputs = {**(known or provenance.here(stage.root)), **step.inputs, "params": given["params"], "seed": given["seed"]}
+    inputs |= {"secrets": dict(step.secrets), "models": dict(given["models"]), "datasets": dict(given["datasets"])}
+    inputs["interpreter"] = known["interpreter"] if known else provenance.interpreter(python)
     cwd = str(given.pop("cwd"))
     if step.source:
         code = clone(step.source, folder)
         inputs["code_source"] = {**step.source, "commit": provenance.git(code)["commit"]}
         path, cwd = [str(code)], str(code)
+    if not prefix:
+        env = {**child.preload(), **env}
+    path = [_shipped(p, stage.root) for p in path]
     if prefix:
         env = {"PATH": f"{prefix}/bin:{os.environ.get('PATH', '')}", "CONDA_PREFIX": prefix, **env}
     env["PYTHONPATH"] = os.pathsep.join([*path, str(sdk(stage.state) if prefix else _HOME)])
@@ -95,7 +118,13 @@ def build(step: Execute, stage: Stage, folder: Path) -> tuple[RunSpec, dict[str,
     if start:
         words = shlex.split(fill(command, names, shell=True)) if isinstance(command, str) else argv
         argv = launched(str(start["launcher"]), int(start["processes"]), words, prefix)
-    spec = RunSpec(
+    after = []
+    if step.record:
+        after.append("lab.adapters.experiments:recorded")
+    if step.register:
+        after.append("lab.adapters.registry:registered")
+    spec = RunSpec.of(
+        given,
         folder=folder,
         argv=tuple(argv),
         python=python,
@@ -103,13 +132,18 @@ def build(step: Execute, stage: Stage, folder: Path) -> tuple[RunSpec, dict[str,
         cwd=cwd,
         path=tuple(path),
         digest=step.digest,
+        goal=step.goal,
+        keep=step.keep,
+        secrets=tuple(step.secrets),
+        after=tuple(after),
+        record=step.record,
+        register=step.register,
         tracker={
             "shipper": "lab.adapters.spool:Shipper",
             "db": str(db),
             "project": inputs.get("project") or tracking.get("project") or step.name,
             **tracking,
         },
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()},
     )
     return spec, inputs
 
@@ -117,6 +151,11 @@ def build(step: Execute, stage: Stage, folder: Path) -> tuple[RunSpec, dict[str,
 def spec_given(step: Execute, kind: str) -> Mapping[str, Mapping[str, Any]]:
     """What the step gives of `models` or `datasets`. Pure."""
     return step.spec.get(kind) or {}
+
+
+def _shipped(path: str, root: Path) -> str:
+    """A folder of the lab; where it is not there and came with Lab, that one."""
+    return path if os.path.isdir(path) else str(_HOME / os.path.relpath(path, root))
 
 
 def fill(text: str, names: Mapping[str, Any], *, shell: bool = False) -> str:
@@ -177,21 +216,50 @@ def sdk(state: Path) -> Path:
     return home
 
 
-def settle(step: Execute, stage: Stage, folder: RunFolder) -> None:
+def content(path: Path, known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Relative path → SHA-256 of what a run is given; a file's own path is empty. Reads.
+
+    A view of the store says its hashes itself: they were verified when it was made. With `known`, to verify again,
+    every byte is read.
+    """
+    path = path.resolve()
+    noted = path / ".lab.json"
+    if known is None and noted.is_file():
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            files = json.loads(noted.read_text()).get("files") or {}
+            found = {str(n): str(f.get("sha256") if isinstance(f, Mapping) else f) for n, f in files.items()}
+            if found:
+                return found
+    made = tree(path)
+    hashes: dict[str, str] = made.get("hashes") or {"": made["sha256"]}
+    return {n: h for n, h in hashes.items() if n != ".lab.json"}
+
+
+def adopted(folder: RunFolder) -> None:
+    """The experiment points to this run, if it has finished."""
+    if folder.result.get("state") == "finished":
+        settle(folder)
+
+
+def recorded(folder: RunFolder) -> None:
+    """The run's Markdown record is where the experiment wants it."""
+    record.write(folder, Path(str(folder.spec["record"])), str(folder.spec.get("goal", "")))
+
+
+def settle(folder: RunFolder) -> None:
     """The lab points to this run: its pointer and the links to its outputs are in place."""
-    base = stage.state / "outputs" / step.name
+    state, name = folder.path.parents[1], str(folder.spec["name"])
+    base = state / "outputs" / name
     base.mkdir(parents=True, exist_ok=True)
     outputs = folder.result.get("outputs") or {}
-    for name, one in outputs.items():
-        temporary = base / f".{name}.{os.getpid()}"
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+    for output, one in outputs.items():
+        temporary = base / f".{output}.{os.getpid()}.{time.monotonic_ns()}"
         temporary.symlink_to(one["path"])
-        os.replace(temporary, base / name)
+        os.replace(temporary, base / output)
     for left in base.iterdir():
         if left.name not in outputs:
-            left.unlink()
-    point(stage.state, step.name, {"run": folder.id, "digest": step.digest})
+            left.unlink(missing_ok=True)
+    point(state, name, {"run": folder.id, "digest": folder.spec.get("digest", "")})
 
 
 def pointer(state: Path, name: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,12 +12,13 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from lab.adapters import caches, clone, download, http, sources, store
+from lab.adapters import caches, clone, download, headers, http, sources, store
 from lab.adapters.download import Item, Net
 from lab.core.facts import Facts
 from lab.core.problem import problem
 from lab.core.step import Stage
 from lab.core.steps_models import DropView, Fetch, Keep
+from lab.core.units import size as bytes_
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 """Endings of files that run code when they are loaded."""
@@ -31,7 +33,7 @@ def fetch(step: Fetch, stage: Stage) -> Facts:
     """Every file of the model is a blob (or linked to where it lies), and the view is in place."""
     root = Path(step.store)
     store.stamp(root, str(step.provenance.get("lab", "")))
-    net = patience(step.network, stage.offline)
+    net = patience(step.network, stage.offline or step.local)
     items, learned = sources.items(step, stage)
     if not items:
         raise problem(f"{stage.address} has no files", why="its source lists none that match", do="check `include`")
@@ -44,18 +46,22 @@ def keep(step: Keep, stage: Stage) -> Facts:
     """What was made in a folder is in the store under its hashes, and the folder is gone."""
     root, folder = Path(step.store), stage.scratch / step.folder
     store.stamp(root, str(step.provenance.get("lab", "")))
-    if not folder.is_dir():
-        raise problem(f"{folder} was not made", why=f"{stage.address} is to be kept from there", do="apply again")
-    names = [f.relative_to(folder).as_posix() for f in sorted(folder.rglob("*")) if f.is_file() and f.name[0] != "."]
-    refuse_pickles(names, step.allow_pickle)
-    if not names:
-        raise problem(f"{folder} is empty", why=f"{stage.address} is to be kept from there", do="apply again")
+    if folder.is_file():
+        made = {folder.resolve().name: folder}
+    else:
+        shown = (f for f in sorted(folder.rglob("*")) if f.is_file() and not f.name.startswith("."))
+        made = {f.relative_to(folder).as_posix(): f for f in shown}
+    if not made:
+        raise problem(
+            f"nothing was made in {folder}", why=f"{stage.address} is to be kept from there", do="apply again"
+        )
+    refuse_pickles(list(made), step.allow_pickle)
     files = {}
-    for done, name in enumerate(names):
+    for done, (name, file) in enumerate(made.items()):
         stage.check()
-        stage.progress(done, len(names), "files")
+        stage.progress(done, len(made), "files")
         # Copied first and removed at the end: a kill between finds the folder whole.
-        files[name] = store.copy(root, folder / name)
+        files[name] = store.copy(root, file)
         stage.remember(store.path(root, files[name]), files[name])
     facts = finish(step, stage, root, files, {}, {})
     if not step.copy:
@@ -77,8 +83,6 @@ def finish(
     learned: Mapping[str, Any],
 ) -> Facts:
     """The view stands, with facts from the files' headers in its provenance; returns what was learned."""
-    from lab.adapters import headers
-
     at = {name: foreign.get(name) or store.path(root, sha256) for name, sha256 in files.items()}
     facts = {**learned, **headers.facts(at)}
     if step.format and facts.get("format") not in (None, step.format):
@@ -192,6 +196,14 @@ class _Work:
         self.note(file, sha256, identity)
         return True
 
+    def same(self, file: Path, item: Item) -> str:
+        """The sha256 of a foreign file that has the item's bytes; empty where it has others."""
+        if item.sha256:
+            return item.sha256 if self.whole(file, item.sha256) else ""
+        data = file.read_bytes() if file.stat().st_size <= headers.SMALL else b""
+        git = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+        return hashlib.sha256(data).hexdigest() if item.oid and git == item.oid else ""
+
     def note(self, file: Path, sha256: str, identity: list[int] | None = None) -> None:
         s = os.stat(file)
         with self.lock:
@@ -214,10 +226,16 @@ class _Work:
                 if item.link:
                     return self.adopt(item, found, sha256)
                 store.copy(self.root, found, sha256)
-            elif found is not None and self.whole(found, item.sha256):
-                return self.adopt(item, found, item.sha256)
+            elif found is not None and (sha256 := self.same(found, item)):
+                return self.adopt(item, found, sha256)
             elif (other := self.elsewhere(item)) is not None:
                 sha256 = store.copy(self.root, other, item.sha256)
+            elif self.step.local:
+                raise problem(
+                    f"{item.name} of {self.stage.address} is not on this machine",
+                    why="no store and no other tool has its bytes, and no server is asked",
+                    do="run `lab apply` to fetch it",
+                )
             else:
                 sha256 = download.download(item, self.root, self.net, self.check, self.moved)
             self.note(store.path(self.root, sha256), sha256)
@@ -256,8 +274,8 @@ class _Work:
             free = shutil.disk_usage(self.root).free - _promised.get(volume, 0)
             if need and need + MARGIN > free:
                 raise problem(
-                    f"{stage_bytes(need)} do not fit in {self.root}",
-                    why=f"{stage_bytes(max(0, free))} are free there beside what other downloads need",
+                    f"{bytes_(need)} do not fit in {self.root}",
+                    why=f"{bytes_(max(0, free))} are free there beside what other downloads need",
                     do="run `lab gc`, give the model another `store:`, or take a smaller one",
                 )
             _promised[volume] = _promised.get(volume, 0) + need
@@ -267,16 +285,6 @@ class _Work:
                 _promised[volume] -= need
 
         return release
-
-
-def stage_bytes(n: int) -> str:
-    """A size for people."""
-    size = float(n)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 class _Stopped(Exception):

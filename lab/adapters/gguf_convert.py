@@ -97,7 +97,7 @@ def config(source: Path) -> dict[str, Any]:
         raise problem(
             f"{name} cannot be converted to GGUF by Lab",
             why=f"it converts {', '.join(ARCHITECTURES)}",
-            do="convert it with llama.cpp's convert_hf_to_gguf.py (docs/quantization.md), and declare that GGUF as the model",
+            do=gguf_vocab.EXTERNAL,
         )
     if c.get("quantization") or c.get("quantization_config"):
         raise problem(
@@ -132,7 +132,7 @@ def convert(args: Facts, progress: Progress) -> Facts:
             raise problem(
                 f"the tensor {t.name} has no name in a GGUF of {arch_name}",
                 why="the model is not the plain form of its architecture",
-                do="convert it with llama.cpp's convert_hf_to_gguf.py (docs/quantization.md)",
+                do=gguf_vocab.EXTERNAL,
             )
         plan.append((name, t, _kind(wanted, t)))
     mostly = _mostly(plan)
@@ -183,7 +183,9 @@ def _kind(wanted: str, t: Tensor) -> str:
     kind = {"F64": "F32"}.get(t.dtype, t.dtype) if wanted == "AUTO" else wanted
     if t.dtype not in ("F32", "F16", "BF16", "F64"):
         raise problem(
-            f"the tensor {t.name} is {t.dtype}", why="a GGUF is made from F32, F16 or BF16", do="fetch the unquantized model"
+            f"the tensor {t.name} is {t.dtype}",
+            why="a GGUF is made from F32, F16 or BF16",
+            do="fetch the unquantized model",
         )
     return kind
 
@@ -230,7 +232,7 @@ def _blocks(t: Tensor, heads: int) -> Iterator[Any]:
             yield _wide(a) if t.dtype == "BF16" else a.astype(np.float32) if t.dtype == "F64" else a
 
 
-class _wide:  # noqa: N801
+class _wide:
     """bfloat16 rows, which numpy has no type for."""
 
     def __init__(self, bits: Any) -> None:
@@ -288,7 +290,7 @@ def _metadata(w: Any, c: Mapping[str, Any], arch: str, name: str, file_type: int
         raise problem(
             f"rotary scaling of the kind {kind} cannot be converted",
             why="Lab converts llama3, linear and yarn",
-            do="convert it with llama.cpp's convert_hf_to_gguf.py (docs/quantization.md)",
+            do=gguf_vocab.EXTERNAL,
         )
     w.add_file_type(file_type)
     w.add_quantization_version(gguf.GGML_QUANT_VERSION)

@@ -11,7 +11,6 @@ from lab.core.facts import Facts
 from lab.core.problem import problem
 from lab.forecast.gguf_types import FILE_TYPES
 
-
 BUFFER = 256 << 20
 """Bytes of tensor rows that are quantized at once."""
 
@@ -90,7 +89,9 @@ def types(file: Path, name: str) -> dict[str, Any]:
 
 
 _FALLBACKS = {
-    **dict.fromkeys(("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "TQ1_0", "TQ2_0"), ("Q4_0", "Q5_0", "Q5_1", "Q8_0", "F16")),
+    **dict.fromkeys(
+        ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "TQ1_0", "TQ2_0"), ("Q4_0", "Q5_0", "Q5_1", "Q8_0", "F16")
+    ),
     **dict.fromkeys(
         ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"),
         ("IQ4_NL", "Q4_0", "Q5_0", "Q5_1", "Q8_0", "F16"),
@@ -134,4 +135,3 @@ def _overrides(tensors: Facts, kept: list[Any]) -> Any:
         entries[i].type = _ggml_type(str(kind))
     kept.append(entries)
     return entries
-

@@ -11,18 +11,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lab.adapters import child, gguf_convert, store
+from lab.adapters import child, gguf_convert, gguf_header, runners, store
 from lab.adapters.child import Progress
 from lab.core import layout
 from lab.core.facts import Facts
 from lab.core.problem import problem
 from lab.core.step import Stage
 from lab.core.steps_engines import Convert, Quantize
+from lab.forecast import gguf_types
 
 
 def convert(step: Convert, stage: Stage) -> Facts:
-    """The GGUF of unquantized weights lies in the store's `incoming/`, made once for all that share it."""
+    """The GGUF of unquantized weights lies in the store's `incoming/`, made once for all that share it.
+
+    Where the original is a GGUF already, it is taken as it is.
+    """
     root = Path(step.store or stage.store)
+    if any(Path(step.source).glob("*.gguf")):
+        return {"converted": _taken(runners.gguf(Path(step.source)))}
     holding = Path(layout.incoming(str(root)))
     try:
         holding.mkdir(parents=True, exist_ok=True)
@@ -35,10 +41,27 @@ def convert(step: Convert, stage: Stage) -> Facts:
         if known is None:
             args = {"source": step.source, "out": str(out), "type": step.type, "name": step.name}
             target = "lab.adapters.gguf_convert:convert"
-            known = child.run(target, args, log=stage.scratch / "convert.log", watch=stage, what="the conversion to GGUF")
+            known = child.run(
+                target, args, log=stage.scratch / "convert.log", watch=stage, what="the conversion to GGUF"
+            )
             known |= {"path": str(out), "key": key, "identity": _identity(out)}
             _note(out).write_text(json.dumps(known))
     return {"converted": {k: known[k] for k in ("path", "sha256", "bytes", "type", "key", "memory")}}
+
+
+def _taken(file: Path) -> Facts:
+    """A model's own GGUF; a problem where its weights are quantized already."""
+    try:
+        kinds = {t.type for t in gguf_header.read(file).tensors}
+    except (gguf_header.Broken, OSError) as e:
+        raise problem(f"{file.name} cannot be read as a GGUF", why=str(e), do="run `lab verify`") from e
+    if quantized := sorted(kinds - gguf_types.UNQUANTIZED):
+        raise problem(
+            "a GGUF is quantized from unquantized weights only",
+            why=f"{file.name} holds {', '.join(quantized)}",
+            do="declare the original, or a GGUF in F16, BF16 or F32, as the model",
+        )
+    return {"path": str(file), "type": "", "bytes": file.stat().st_size, "sha256": "", "key": "", "memory": 0}
 
 
 def quantize(step: Quantize, stage: Stage) -> Facts:
@@ -97,7 +120,13 @@ def work(args: Facts, progress: Progress) -> Facts:
     size = out.stat().st_size
     progress(size, size)
     seconds = round(time.perf_counter() - began, 2)
-    return {"bytes": size, "sha256": sha256, "engine": engine, "seconds": seconds, **gguf_engine.types(out, args["type"])}
+    return {
+        "bytes": size,
+        "sha256": sha256,
+        "engine": engine,
+        "seconds": seconds,
+        **gguf_engine.types(out, args["type"]),
+    }
 
 
 def _note(out: Path) -> Path:

@@ -9,11 +9,20 @@ from typing import Any
 
 from lab.core.problem import problem
 
+EXTERNAL = "convert it with llama.cpp's convert_hf_to_gguf.py (docs/quantization.md), and declare that GGUF as a model"
+"""What to do with a model Lab's own converter does not take."""
+
+_ENGLISH = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_BEFORE = r"[^\r\n\p{L}\p{N}]?"
 PRE_TOKENIZERS = {
     "gpt-2": None,
-    "llama-bpe": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    "tekken": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "llama-bpe": rf"{_ENGLISH}|{_BEFORE}\p{{L}}+|\p{{N}}{{1,3}}|{_REST}",
+    "qwen2": rf"{_ENGLISH}|{_BEFORE}\p{{L}}+|\p{{N}}|{_REST}",
+    "tekken": rf"{_BEFORE}{_UPPER}*{_LOWER}+|{_BEFORE}{_UPPER}+{_LOWER}*|\p{{N}}|{_REST}".replace(
+        r"[\r\n]*|", r"[\r\n/]*|"
+    ),
 }
 """llama.cpp's name of a pre-tokenizer → the expression its tokenizer.json splits by; None: GPT-2's own, built in."""
 
@@ -28,7 +37,9 @@ def add(writer: Any, source: Path, config: Mapping[str, Any]) -> None:
         raise _external("its tokenizer.json cannot be read") from e
     model = tokenizer["model"]
     if model.get("type") != "BPE" or model.get("byte_fallback"):
-        raise _external(f"its tokenizer is {model.get('type')}{' with byte fallback' if model.get('byte_fallback') else ''}")
+        raise _external(
+            f"its tokenizer is {model.get('type')}{' with byte fallback' if model.get('byte_fallback') else ''}"
+        )
     ids: dict[str, int] = dict(model["vocab"])
     added = {t["content"]: t for t in tokenizer.get("added_tokens", ())}
     ids |= {content: t["id"] for content, t in added.items()}
@@ -111,5 +122,5 @@ def _external(why: str) -> Exception:
     return problem(
         "the model's tokenizer cannot be converted to GGUF by Lab",
         why=why,
-        do="convert it with llama.cpp's convert_hf_to_gguf.py (docs/quantization.md), and declare that GGUF as the model",
+        do=EXTERNAL,
     )

@@ -36,7 +36,8 @@ def items(step: Fetch | Resolve, stage: Stage) -> tuple[list[Item], Mapping[str,
     if pinned:
         at = {n: str(f.get("url") or resolve_url(base, repository, revision, n)) for n, f in step.files.items()}
         return [_item(n, f, at[n], sent) for n, f in step.files.items()], {}
-    if stage.offline and not http.loopback(base):
+    local = getattr(step, "local", False) or (stage.offline and not http.loopback(base))
+    if local or (isinstance(step, Fetch) and _complete(source)):
         return _cached(source)
     if modelscope.speaks(base):
         entries, learned = modelscope.listing(base, repository, revision, sent, stage.offline)
@@ -125,6 +126,14 @@ def _listing(
     return entries, learned
 
 
+def _complete(source: Mapping[str, Any]) -> bool:
+    """Whether the cache holds every file of a pinned commit that is asked for by name: nobody need be asked."""
+    repository, commit, names = str(source["hub"]), str(source["revision"]), source.get("include") or ()
+    snapshot = caches.huggingface() / caches.folder(repository) / "snapshots" / commit
+    pinned = re.fullmatch("[0-9a-f]{40}", commit) and names and not any(set("*?[") & set(n) for n in names)
+    return bool(pinned) and all((snapshot / n).is_file() for n in names)
+
+
 def _cached(source: Mapping[str, Any]) -> tuple[list[Item], Mapping[str, Any]]:
     """The repository as Hugging Face's cache holds it; each file is linked to where it lies."""
     repository, revision = str(source["hub"]), str(source["revision"])
@@ -136,9 +145,9 @@ def _cached(source: Mapping[str, Any]) -> tuple[list[Item], Mapping[str, Any]]:
     snapshot = own / "snapshots" / commit
     if not snapshot.is_dir():
         raise problem(
-            f"offline: {repository} at {revision} is not on this machine",
-            why=f"neither the store nor {own.parent} has it",
-            do="set `offline: false` once to fetch it",
+            f"{repository} at {revision} is not on this machine",
+            why=f"neither the store nor {own.parent} has it, and no server is asked",
+            do="set `offline: false`, then `lab apply` to fetch it",
         )
     files = {f.relative_to(snapshot).as_posix(): f.resolve() for f in sorted(snapshot.rglob("*")) if f.is_file()}
     names = choose(files, source)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ def quantize_mlx(step: QuantizeMLX, stage: Stage) -> Facts:
     root = Path(step.store or stage.store)
     out = stage.scratch / "mlx"
     shutil.rmtree(out, ignore_errors=True)
-    names = ("source", "bits", "group_size", "mode", "recipe", "method", "text", "samples", "sequence", "seed")
+    names = ("source", "bits", "group_size", "scaling", "recipe", "method", "text", "samples", "sequence", "seed")
     args = {**{n: getattr(step, n) for n in names}, "out": str(out)}
     target = "lab.adapters.mlx_quant:work"
     made = child.run(target, args, log=stage.scratch / "quantize.log", watch=stage, what="quantization with MLX")
@@ -48,7 +47,6 @@ def work(args: Facts, progress: Progress) -> Facts:
     import mlx.core as mx
     import mlx_lm
     from mlx.utils import tree_flatten
-    from mlx_lm import convert as convert_module  # noqa: F401
     from mlx_lm.utils import compute_bits_per_weight, load
 
     began = time.perf_counter()
@@ -85,7 +83,7 @@ def work(args: Facts, progress: Progress) -> Facts:
         "bits_per_weight": round(bits, 4),
         "kept": kept,
         "calibration": calibration,
-        "engine": f"mlx-lm {mlx_lm.__version__}, mlx {mx.__version__}",
+        "engine": f"mlx-lm {mlx_lm.__version__}, mlx {installed('mlx')}",
         "seconds": round(time.perf_counter() - began, 2),
     }
 
@@ -104,7 +102,7 @@ def _round(model: Any, config: dict[str, Any], args: Facts) -> tuple[Any, dict[s
             ) from e
     try:
         model, config = quantize_model(
-            model, config, args["group_size"], args["bits"], mode=args["mode"], quant_predicate=predicate
+            model, config, args["group_size"], args["bits"], mode=args["scaling"], quant_predicate=predicate
         )
     except ValueError as e:
         raise problem(
@@ -126,17 +124,10 @@ def _save(folder: Path, source: Path, model: Any, config: dict[str, Any]) -> Non
         name = path.name
         if path.is_file() and not (folder / name).exists() and _carried(name):
             shutil.copyfile(path, folder / name)
-    # mlx-lm stamps nothing else, and what depends on the clock or the machine would break "same input, same bytes".
-    json.loads((folder / "config.json").read_text())
 
 
 def _carried(name: str) -> bool:
     """Whether a file of the original belongs beside quantized weights."""
-    if name in (".lab.json", "held_out.txt", "model.safetensors.index.json") or name.startswith("."):
+    if name in (".lab.json", "held_out.txt", "calibration.txt", "model.safetensors.index.json") or name.startswith("."):
         return False
     return name.endswith((".json", ".jinja", ".model", ".tiktoken", ".txt", ".py")) or name in ("LICENSE", "NOTICE")
-
-
-def describe(facts: Mapping[str, Any]) -> str:
-    """`4 bit, groups of 64`."""
-    return f"{facts['bits']} bit, groups of {facts['group_size']}"

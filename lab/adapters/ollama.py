@@ -41,9 +41,16 @@ def items(step: Fetch | Resolve, stage: Stage) -> tuple[list[Item], Mapping[str,
     if step.files and all(f.get("sha256") for f in step.files.values()):
         return [_item(n, str(f["sha256"]), f.get("size"), base, sent) for n, f in step.files.items()], {}
     local = caches.ollama() / "manifests" / host / space / model / tag
-    if stage.offline and not http.loopback(base):
+    # As Ollama itself does: what is here is taken, `lab lock` asks the registry for what is newer.
+    if isinstance(step, Fetch) and local.is_file():
+        data = local.read_bytes()
+    elif getattr(step, "local", False) or (stage.offline and not http.loopback(base)):
         if not local.is_file():
-            raise problem(f"offline: {step.source['ollama']} is not on this machine", do="set `offline: false`")
+            raise problem(
+                f"{step.source['ollama']} is not on this machine",
+                why=f"neither the store nor {caches.ollama()} has it, and no server is asked",
+                do="set `offline: false`, then `lab apply` to fetch it",
+            )
         data = local.read_bytes()
     else:
         data = http.body(f"{base}/manifests/{tag}", {**ACCEPT, **sent}, offline=stage.offline)

@@ -1,8 +1,8 @@
 """Prefix: what is in an environment's folder, whose it is, and whether it still is what was installed. Reads only.
 
-Beside the packages, `PREFIX/.lab/` holds `stamp.json` (what was installed: small), `dirs.json` (every folder's mtime) and
-`files.json` (every file's size, mtime, inode, hash and owner). They are written last: a prefix without a stamp was
-never finished.
+Beside the packages, `PREFIX/.lab/` holds `stamp.json` (what was installed: small), `dirs.json` (every folder's mtime)
+and `files.json` (every file's size, mtime, inode, hash, owner and mode). They are written last: a prefix without a
+stamp was never finished.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from lab.core.facts import Facts
 
 OURS = ".lab"
 SHOWN = 20
@@ -32,8 +30,10 @@ _VOLATILE = ("/RECORD", "/direct_url.json", "/uv_cache.json", "/REQUESTED", "/IN
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """A file's owner (`conda:NAME VERSION` or `pip:NAME VERSION`), its hash on disk where known, and the one that is equal
-    in every prefix: before prefixes were written into it, or `generated`."""
+    """A file's owner, `conda:NAME VERSION` or `pip:NAME VERSION`; its hash on disk where known; and the portable one.
+
+    That one is equal in every prefix: the hash before prefixes were written in, or `generated`.
+    """
 
     owner: str
     sha256: str = ""
@@ -90,11 +90,11 @@ def damage(prefix: str, depth: int = 0) -> dict[str, str]:
         files = _load(prefix, "files.json")
         if files is None:
             return {f"{OURS}/files.json": "deleted"}
-        return _names_differ(prefix, changed, files)
+        return _names_differ(prefix, folders, changed, files)
     files = _load(prefix, "files.json")
     if files is None:
         return {f"{OURS}/files.json": "deleted"}
-    now = {rel: s for rel, s in walk(prefix)}
+    now = dict(walk(prefix))
     out = {rel: f"deleted ({known[4]})" for rel, known in files.items() if rel not in now}
     out |= {rel: f"foreign{_of_package(rel)}" for rel in now if rel not in files}
     suspects = [
@@ -110,33 +110,32 @@ def damage(prefix: str, depth: int = 0) -> dict[str, str]:
     return out
 
 
-def _names_differ(prefix: str, folders: list[str], files: dict[str, list[Any]]) -> dict[str, str]:
+def _names_differ(
+    prefix: str, folders: Mapping[str, int], changed: list[str], files: dict[str, list[Any]]
+) -> dict[str, str]:
     out: dict[str, str] = {}
-    gone = {d for d in folders if not os.path.isdir(os.path.join(prefix, d))}
-    known: dict[str, set[str]] = {d: set() for d in folders}
+    gone = {d for d in changed if not os.path.isdir(os.path.join(prefix, d))}
+    known: dict[str, set[str]] = {d: set() for d in changed}
     for rel, entry in files.items():
         parent, _, name = rel.rpartition("/")
-        if parent in known:
-            known[parent].add(name)
-        if any(rel.startswith(f"{d}/") for d in gone):
+        if parent in gone:
             out[rel] = f"deleted ({entry[4]})"
-    for folder in set(folders) - gone:
+        elif parent in known:
+            known[parent].add(name)
+    for folder in known.keys() - gone:
+        lead = f"{folder}/" if folder else ""
         now: set[str] = set()
         with os.scandir(os.path.join(prefix, folder)) as entries:
-            for entry_ in entries:
-                if entry_.name in _ASIDE:
+            for e in entries:
+                if e.name in _ASIDE:
                     continue
-                if not entry_.is_dir(follow_symlinks=False):
-                    now.add(entry_.name)
-        lead = f"{folder}/" if folder else ""
+                if not e.is_dir(follow_symlinks=False):
+                    now.add(e.name)
+                elif f"{lead}{e.name}" not in folders:
+                    sub = f"{lead}{e.name}"
+                    out |= {f"{sub}/{r}": f"foreign{_of_package(sub)}" for r, _ in walk(os.path.join(prefix, sub))}
         out |= {f"{lead}{n}": f"deleted ({files[f'{lead}{n}'][4]})" for n in known[folder] - now}
         out |= {f"{lead}{n}": f"foreign{_of_package(lead + n)}" for n in now - known[folder]}
-        with os.scandir(os.path.join(prefix, folder)) as entries:
-            for entry_ in entries:
-                if entry_.name not in _ASIDE and entry_.is_dir(follow_symlinks=False):
-                    sub = f"{lead}{entry_.name}"
-                    if not any(r.startswith(f"{sub}/") for r in files):
-                        out |= {f"{sub}/{r}": f"foreign{_of_package(sub)}" for r, _ in walk(os.path.join(prefix, sub))}
     return out
 
 
@@ -289,4 +288,3 @@ def _anywhere(rel: str) -> str:
     # A host's interpreter may be any Python 3: its version is no content of the packages.
     parts = rel.split("/")
     return "/".join(["lib", "python", *parts[2:]]) if parts[0] == "lib" and parts[1].startswith("python3.") else rel
-

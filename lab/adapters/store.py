@@ -7,6 +7,7 @@ built beside and put in place in one rename, so a reader sees the old files or t
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -40,17 +41,29 @@ def stamp(store: Path, lab: str) -> None:
     """The store exists and knows that this lab uses it."""
     try:
         store.mkdir(parents=True, exist_ok=True)
-        known = stamped(store)
-        if known is not None and (lab in known or not lab):
-            return
-        labs = sorted({*(known or ()), *([lab] if lab else [])})
-        put(store / layout.PROVENANCE, json.dumps({"format": FORMAT, "labs": labs}, indent=1).encode())
+        with _alone(store):
+            known = stamped(store)
+            if known is not None and (lab in known or not lab):
+                return
+            labs = sorted({*(known or ()), *([lab] if lab else [])})
+            put(store / layout.PROVENANCE, json.dumps({"format": FORMAT, "labs": labs}, indent=1).encode())
     except PermissionError as e:
         raise _read_only(store) from e
     except OSError as e:
         raise problem(
             f"the store {store} cannot be made", why=e.strerror or "", do="mount its volume, or set `lab.store`"
         ) from e
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody else is inside, in this process or another."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def stamped(store: Path) -> tuple[str, ...] | None:
@@ -149,7 +162,7 @@ def view(
     record = {"format": FORMAT, **provenance, "files": dict(sorted(files.items()))}
     if outside:
         record["foreign"] = dict(sorted(outside.items()))
-    _refuse(folder, record)
+    before = _before(folder, record)
     new = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.lab-tmp")
     try:
         new.mkdir(parents=True)
@@ -161,6 +174,8 @@ def view(
             link.symlink_to(target)
         put(new / layout.PROVENANCE, json.dumps(record, indent=1, sort_keys=True).encode())
         if folder.exists():
+            if before and before.get("files") != record["files"]:
+                bury(store, before)
             clone.exchange(new, folder)
             _rescue(store, new, folder.name)
         else:
@@ -188,6 +203,8 @@ def drop(folder: Path) -> None:
     """The view is gone, and the folders above it that became empty; its blobs stay until `lab gc`."""
     if folder.is_symlink() or not folder.exists():
         return
+    if (record := provenance(folder)) is not None and (top := _root(folder)) is not None:
+        bury(top, record)
     gone = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.lab-tmp")
     os.rename(folder, gone)
     shutil.rmtree(gone)
@@ -198,6 +215,19 @@ def drop(folder: Path) -> None:
         except OSError:
             break
         parent = parent.parent
+
+
+def bury(store: Path, record: Mapping[str, Any]) -> None:
+    """What a view held is noted, so that `lab gc` can keep its blobs for generations that may be rolled back to."""
+    stone = {"address": record.get("address", ""), "files": record.get("files", {}), "lab": record.get("lab", "")}
+    text = json.dumps(stone, sort_keys=True)
+    name = hashlib.sha256(text.encode()).hexdigest()[:24]
+    put(store / "dropped" / f"{name}.json", text.encode())
+
+
+def _root(folder: Path) -> Path | None:
+    """The store a view lies in."""
+    return next((p.parent for p in folder.parents if p.name == "models" and (p.parent / "blobs").is_dir()), None)
 
 
 def views(store: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
@@ -214,10 +244,10 @@ def _inside(name: str) -> str:
     return name
 
 
-def _refuse(folder: Path, record: Mapping[str, Any]) -> None:
-    """Another lab's view, or a folder that is none, is not replaced."""
+def _before(folder: Path, record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The provenance of the view that is replaced; raises where it is another lab's, or no view."""
     if not folder.exists():
-        return
+        return None
     old = provenance(folder)
     if old is None and any(folder.iterdir()):
         raise problem(
@@ -231,6 +261,7 @@ def _refuse(folder: Path, record: Mapping[str, Any]) -> None:
             why=f"lab {old['lab']} made it from other files",
             do="give this lab a store of its own (`lab.store`), or the model a `family:`",
         )
+    return old
 
 
 def _rescue(store: Path, old: Path, name: str) -> None:

@@ -11,8 +11,11 @@ from lab.core.problem import Problems, problem
 from lab.core.step import Cancelled, Stage
 from lab.core.steps_runs import Execute
 from lab.core.units import duration
-from lab.runs.folder import ACTIVE, RunFolder
+from lab.runs.folder import ACTIVE, RunFolder, alive
 from lab.runs.run import Handle
+
+TELL = 10.0
+"""Seconds between two lines about a run that goes on."""
 
 
 def execute(step: Execute, stage: Stage) -> Facts:
@@ -25,7 +28,8 @@ def execute(step: Execute, stage: Stage) -> Facts:
     result = wait(handle, stage)
     if result["state"] != "finished":
         raise failed(step.name, handle.folder, result)
-    experiments.settle(step, stage, handle.folder)
+    _afterwards(handle.folder)
+    experiments.settle(handle.folder)
     return {"run": handle.id, "state": result["state"], "metrics": result["metrics"]}
 
 
@@ -49,7 +53,7 @@ def _there(step: Execute, stage: Stage) -> Handle | None:
 
 def wait(handle: Handle, stage: Stage) -> dict[str, Any]:
     """The run's result; where the apply is to stop, the run is stopped with it and Cancelled is raised."""
-    began = time.monotonic()
+    began = told = time.monotonic()
     pause = 0.002
     while (result := handle.poll()) is None:
         try:
@@ -58,10 +62,26 @@ def wait(handle: Handle, stage: Stage) -> dict[str, Any]:
             handle.stop()
             handle.wait(30)
             raise
-        stage.progress(time.monotonic() - began, None, "s")
+        if time.monotonic() - told > TELL:
+            told = time.monotonic()
+            last = ", ".join(f"{n} {v:.4g}" for n, v in list(handle.folder.last().items())[:4])
+            stage.say(f"{duration(told - began)}" + (f": {last}" if last else ""))
         time.sleep(pause)
         pause = min(pause * 1.2, 0.1)
     return result
+
+
+def _afterwards(folder: RunFolder, seconds: float = 120.0) -> None:
+    """The supervisor has done what it does after a run, where the experiment asks for anything."""
+    if not folder.spec.get("after"):
+        return
+    end = time.monotonic() + seconds
+    while not (folder / "after.json").exists() and time.monotonic() < end:
+        if not alive(folder.read("process.json").get("supervisor") or {}):
+            break
+        time.sleep(0.005)
+    if wrong := folder.read("after.json").get("wrong"):
+        raise problem(f"the run {folder.id} finished, but what follows it failed", why="; ".join(wrong))
 
 
 def failed(name: str, folder: RunFolder, result: Facts) -> Problems:

@@ -116,7 +116,7 @@ def resolve(
         if chosen is None:
             raise problem(
                 f"{p['name']} {p['version']} has no wheel for {platform}",
-                why=f"with Python {python} and {', '.join(f'{k} {v}' for k, v in virtual.items()) or 'no virtual packages'}",
+                why=f"with Python {python} and {', '.join(f'{k} {v}' for k, v in virtual.items())}",
                 do=f"ask for another version, or set `allow_sdist: [{p['name']}]`",
             )
         out.append(
@@ -214,8 +214,8 @@ def venv(prefix: Path, python: str) -> None:
     rc, _, err = call("venv", "--allow-existing", "--no-project", "-q", "--python", find_python(python), str(prefix))
     if rc:
         raise problem("the interpreter cannot be set up", why=err.strip()[-400:], do="check that this Python is whole")
-    for name in ("activate", "activate.bat", "activate.csh", "activate.fish", "activate.nu", "activate.ps1", "pydoc.bat",
-                 "activate_this.py", "deactivate.bat"):  # fmt: skip
+    for name in ("activate", "activate.bat", "activate.csh", "activate.fish", "activate.nu", "activate.ps1",
+                 "activate.xsh", "pydoc.bat", "activate_this.py", "deactivate.bat"):  # fmt: skip
         (prefix / "bin" / name).unlink(missing_ok=True)
     (prefix / ".gitignore").unlink(missing_ok=True)
 

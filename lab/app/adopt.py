@@ -8,9 +8,11 @@ from lab.app.lab import Lab
 from lab.app.plan import new_record
 from lab.app.state import writing
 from lab.core.address import Address
-from lab.core.facts import differences, digest
+from lab.core.facts import Facts, differences, digest
+from lab.core.kind import Declaration
 from lab.core.problem import Problem, Problems, Unknown, problem
 from lab.ledger import generations
+from lab.plan.decide import Wanted
 
 
 def adopt(lab: Lab, addresses: Sequence[str] = (), *, everything: bool = False) -> list[Address]:
@@ -24,11 +26,17 @@ def adopt(lab: Lab, addresses: Sequence[str] = (), *, everything: bool = False) 
     for address in chosen:
         lab.declaration(address)
     world = lab.world()
-    found, problems = [], []
+    found: list[tuple[Address, Wanted, Facts]] = []
+    problems: list[Problem] = []
     for address in chosen:
         want = lab.wanted(address)
         try:
             facts = want.declaration.observe(world, lab.context(address))
+            if facts is None:
+                facts = _elsewhere(lab, address, want.declaration)
+        except Problems as e:
+            problems += () if everything else e.problems
+            continue
         except Unknown as e:
             problems.append(Problem(f"{address} cannot be observed", why=str(e), address=address))
             continue
@@ -74,3 +82,11 @@ def adopt(lab: Lab, addresses: Sequence[str] = (), *, everything: bool = False) 
             ledger.log(number, [(a, "adopt", "lab import", "", w.digest) for a, w, _ in found])
         generations.finish(ledger, number, {"adopt": len(found)}, "done")
     return [a for a, _, _ in found]
+
+
+def _elsewhere(lab: Lab, address: Address, declaration: Declaration) -> Facts | None:
+    """The facts of a resource that its kind finds on this machine in another place; None where it finds nothing."""
+    steps = list(declaration.adoption(lab.context(address)))
+    for step in steps:
+        lab.perform(step, address)
+    return declaration.observe(lab.world(), lab.context(address)) if steps else None

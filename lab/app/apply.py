@@ -161,7 +161,11 @@ def _deed(lab: Lab, change: Change, generation: int, contents: Mapping[Address, 
         adopted = before.adopted
 
     def record(facts: Facts, content: str) -> Record:
-        return new_record(lab, change.address, want, facts, content, generation, contents, before, adopted=adopted)
+        made = new_record(lab, change.address, want, facts, content, generation, contents, before, adopted=adopted)
+        if facts and isinstance(lab.records, dict):
+            # What follows in this apply asks its context what this became.
+            lab.records[change.address] = made
+        return made
 
     return Deed(
         change,

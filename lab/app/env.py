@@ -6,11 +6,11 @@ import fcntl
 import os
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lab.adapters import envexport, prefix
+from lab.adapters import envexport, envlock, prefix
 from lab.adapters.closed import environment
 from lab.adapters.secrets import resolve
 from lab.app.lab import Lab
@@ -78,7 +78,7 @@ def run(lab: Lab, name: str, command: Sequence[str], *, replace: bool = False) -
 
 
 def shell_command(lab: Lab, name: str) -> list[str]:
-    """The command of an interactive shell in an env: none of the user's own start-up files, a prompt that says where."""
+    """The command of an interactive shell in an env, without the user's own start-up files."""
     shell = "/bin/bash" if Path("/bin/bash").exists() else "/bin/sh"
     return [shell, "--noprofile", "--norc", "-i"] if shell.endswith("bash") else [shell, "-i"]
 
@@ -119,6 +119,14 @@ def export(lab: Lab, name: str, form: str, platform: str = "") -> str:
     if form == "pixi":
         return envexport.pixi(found, name)
     return envexport.OF_PLATFORM[form](found, platform)
+
+
+def update(lab: Lab, name: str, packages: Sequence[str] = ()) -> list[str]:
+    """What moved when an env was locked anew with newer versions allowed, for some packages or for all."""
+    address = find(lab, name)
+    before = lab.context(address).lock or {}
+    step: Any = lab.declarations[address].resolve(lab.context(address))
+    return envlock.moved(before, lab.perform(replace(step, update=tuple(packages) or ("*",)), address))
 
 
 def diff(lab: Lab, one: str, other: str, platform: str = "") -> list[tuple[str, str, str]]:
@@ -195,7 +203,16 @@ def page(lab: Lab, name: str) -> str:
 
 def _committed(lab: Lab, address: Address) -> str:
     said = subprocess.run(
-        ["git", "-C", str(lab.root), "log", "-1", "--format=locked %cs (%h)", "--", f"conf/lock/env/{address.name}.yaml"],
+        [
+            "git",
+            "-C",
+            str(lab.root),
+            "log",
+            "-1",
+            "--format=locked %cs (%h)",
+            "--",
+            f"conf/lock/env/{address.name}.yaml",
+        ],
         capture_output=True,
         text=True,
         check=False,

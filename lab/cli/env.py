@@ -27,6 +27,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     one.add_argument("--platform", default="", help="linux-64, osx-arm64, …; this host's by default")
     one.add_argument("--out", metavar="FILE", help="write it there instead of printing it")
+    one = verbs.add_parser("update", help="relock an env so that packages may move to newer versions that still fit")
+    one.add_argument("name")
+    one.add_argument("packages", nargs="*", metavar="PACKAGE", help="these only; all by default")
     one = verbs.add_parser("diff", help="packages that differ between two envs")
     one.add_argument("a")
     one.add_argument("b")
@@ -51,13 +54,20 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
         else:
             sys.stdout.write(text)
         return 0
+    if args.what == "update":
+        moved = env.update(lab, args.name, args.packages)
+        print("\n".join(f"  {line}" for line in moved) or "Nothing newer fits.")
+        return 0
     if args.what == "diff":
         found = env.diff(lab, args.a, args.b, args.platform)
         if args.json:
             print(json.dumps([{"package": n, args.a: a, args.b: b} for n, a, b in found], indent=1))
         else:
             width = max((len(n) for n, _, _ in found), default=0)
-            print("\n".join(f"  {n:<{width}}  {a or '–'} → {b or '–'}" for n, a, b in found) or "They hold the same packages.")
+            print(
+                "\n".join(f"  {n:<{width}}  {a or '–'} → {b or '–'}" for n, a, b in found)
+                or "They hold the same packages."
+            )
         return 0
     if args.what == "page":
         sys.stdout.write(env.page(lab, args.name))
@@ -68,5 +78,6 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
         return 0
     width = max((len(line.name) for line in lines), default=0)
     for line in lines:
-        print(f"  {line.name:<{width}}  {line.packages:>4} packages  {line.size:>9}  {line.state}  {line.description}".rstrip())
+        held = f"{line.packages:>4} packages  {line.size:>9}"
+        print(f"  {line.name:<{width}}  {held}  {line.state}  {line.description}".rstrip())
     return 0

@@ -17,7 +17,7 @@ from lab.core.problem import Problems, did_you_mean, problem
 
 _GROUPS = (
     ("Declare", "init validate schema recipes config docs"),
-    ("Plan and apply", "plan apply destroy status show drift verify lock import rollback history state gc"),
+    ("Plan and apply", "plan apply destroy status show graph drift verify lock import rollback history state gc"),
     ("Work", "run sweep runs logs stop resume reproduce compare generate bench serve models env frameworks track"),
     ("Look ahead", "forecast advise calibrate"),
     ("Host", "guest access backup restore rebuild bundle maintenance doctor"),
@@ -119,6 +119,7 @@ def _open(args: argparse.Namespace) -> Any:
 
 def run() -> NoReturn:
     """The entry point `lab`."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     gc.set_threshold(200_000, 20, 20)  # a plan makes many small values and no cycles worth looking for
     use(
         os.environ.get("LAB_LANG")

@@ -14,7 +14,7 @@ _CONDITION = re.compile(r"\s*(===|==|!=|>=|<=|~=|=|>|<)?\s*([0-9][^,\s|]*)\s*")
 
 
 def package(text: str) -> str:
-    """The normalized name in a conda or pip requirement: `Foo_Bar[x] >=1` → `foo-bar`. Empty where there is none. Pure."""
+    """The normalized name in a requirement: `Foo_Bar[x] >=1` → `foo-bar`; empty where there is none. Pure."""
     found = _NAME.match(text)
     return re.sub(r"[-_.]+", "-", found[1]).lower() if found else ""
 
@@ -27,7 +27,7 @@ def merged(base: Iterable[str], over: Iterable[str]) -> list[str]:
 
 
 def combine(base: Facts, over: Facts) -> dict[str, Any]:
-    """The spec `base` with the spec `over` laid on it: lists merge by package, mappings by key, values replace. Pure."""
+    """The spec `base` with `over` laid on it: lists merge by package, mappings by key, values replace. Pure."""
     out = dict(base)
     for key, value in over.items():
         if key in ("conda", "pip"):
@@ -59,11 +59,12 @@ def requirements(spec: Facts, platform: str) -> tuple[list[str], list[str]]:
     part = spec.get("on", {}).get(platform, {})
     conda = merged(spec.get("conda", ()), part.get("conda", ()))
     pip = merged(spec.get("pip", ()), part.get("pip", ()))
-    if spec.get("channels") and spec.get("python") and "python" not in {package(c) for c in conda}:
-        conda = [
-            f"python {spec['python']}.*" if re.fullmatch(r"[\d.]+", spec["python"]) else f"python {spec['python']}",
-            *conda,
-        ]
+    names = {package(c) for c in conda}
+    if spec.get("channels"):
+        if (python := spec.get("python", "")) and "python" not in names:
+            conda = [f"python {python}.*" if re.fullmatch(r"[\d.]+", python) else f"python {python}", *conda]
+        if pip and "pip" not in names:
+            conda = [*conda, "pip"]
     return conda, pip
 
 

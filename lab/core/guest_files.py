@@ -58,7 +58,9 @@ def rules(expires: str, hours: str, shell: bool, limits: Mapping[str, int]) -> s
 def pam(name: str, limits: Mapping[str, int], sessions: int) -> str:
     """limits.conf(5) for logins of a guest that come another way than ssh."""
     lines = [f"{name} hard {PAM[k][0]} {max(1, v // PAM[k][1])}" for k, v in sorted(limits.items()) if k in PAM]
-    return "# Written by Lab.\n" + "\n".join([*lines, f"{name} hard maxlogins {sessions}", f"{name} hard core 0"]) + "\n"
+    return (
+        "# Written by Lab.\n" + "\n".join([*lines, f"{name} hard maxlogins {sessions}", f"{name} hard core 0"]) + "\n"
+    )
 
 
 def session() -> str:
@@ -98,7 +100,14 @@ exec "$SHELL" -l
 
 
 def guide(
-    name: str, lab: str, message: str, may: Iterable[str], expires: str, hours: str, limits: Mapping[str, str], shell: bool
+    name: str,
+    lab: str,
+    message: str,
+    may: Iterable[str],
+    expires: str,
+    hours: str,
+    limits: Mapping[str, str],
+    shell: bool,
 ) -> str:
     """What a guest is shown at login: what they may do, and how."""
     lines = [f"Welcome to {lab}, {name}.", ""]

@@ -208,6 +208,13 @@ class Declaration(BaseModel):
         """
         return None
 
+    def adoption(self, context: Context) -> Iterator[Step]:
+        """The steps by which `lab import` makes known what exists on this machine without being recorded.
+
+        They move, copy and change nothing that exists; their performers raise where it does not. Pure.
+        """
+        yield from ()
+
     def forecast(self, change: Change, context: Context) -> Forecast:
         """What the change will cost. Pure."""
         return NOTHING

@@ -5,6 +5,7 @@ STORE/blobs/sha256/ab/<64 hex digits>          every file once, read-only, named
 STORE/models/[FAMILY/]MODEL/original/          a model's own files: links to blobs, and `.lab.json`
 STORE/models/[FAMILY/]MODEL/QUANTIZATION/      a quantization of it, in the same shape
 STORE/incoming/                                partial downloads, keyed by the content they will have
+STORE/dropped/                                 provenance of views that are gone: `lab gc` may keep their blobs
 STORE/stray/                                   files somebody had put into a view, kept when the view was renewed
 """
 

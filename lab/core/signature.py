@@ -23,10 +23,8 @@ def complaints(text: str, file: str, function: str, params: Mapping[str, Any]) -
     functions = {n.name: n for n in body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))}
     found = functions.get(function)
     if found is None:
-        named = {t.id for n in ast.walk(ast.Module(body, [])) if isinstance(n, ast.Name) for t in (n,)}
-        classes = {
-            n.name for n in body if isinstance(n, (ast.ClassDef, ast.Import, ast.ImportFrom)) if hasattr(n, "name")
-        }
+        named = {n.id for n in ast.walk(ast.Module(body, [])) if isinstance(n, ast.Name)}
+        classes = {n.name for n in body if isinstance(n, ast.ClassDef)}
         imported = {a.asname or a.name for n in body if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}
         if function.partition(".")[0] not in named | classes | imported:
             yield f"{file} has no function {function}{did_you_mean(function, functions)}"
@@ -46,6 +44,27 @@ def complaints(text: str, file: str, function: str, params: Mapping[str, Any]) -
     for name in names:
         if name not in params and name not in optional and name not in GIVEN:
             yield f"{function} needs a parameter {name}"
+
+
+def imports(text: str, module: str = "") -> tuple[str, ...]:
+    """The modules that a module's `text` imports, relative ones by the name of their package. Pure."""
+    try:
+        nodes = list(ast.walk(ast.parse(text)))
+    except SyntaxError:
+        return ()
+    found: dict[str, None] = {}
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found.update({a.name: None for a in node.names})
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = module.split(".")[: -node.level]
+                base = ".".join([*package, *([node.module] if node.module else [])])
+            if base:
+                found[base] = None
+                found.update({f"{base}.{a.name}": None for a in node.names})
+    return tuple(found)
 
 
 def _wrong(annotation: ast.expr | None, value: Any) -> str:

@@ -94,8 +94,8 @@ class QuantizeMLX(Step):
     facts: Facts
     bits: int = 4
     group_size: int = 64
-    mode: str = "affine"
-    """`affine`, `mxfp4`, `mxfp8` or `nvfp4`."""
+    scaling: str = "affine"
+    """How a group is scaled: `affine`, `mxfp4`, `mxfp8` or `nvfp4`."""
     recipe: str = ""
     """One of mlx-lm's mixed recipes: `mixed_2_6`, `mixed_3_4`, `mixed_3_6`, `mixed_4_6`."""
     method: str = "round"

@@ -54,3 +54,21 @@ class RemoveEnv(Step):
 
     name: str
     link: str
+
+
+@dataclass(frozen=True, slots=True)
+class TestFramework(Step):
+    """A framework has passed its smoke test, and the result is kept."""
+
+    __test__: ClassVar[bool] = False
+    verb: ClassVar[str] = "test-framework"
+    uses: ClassVar[tuple[str, ...]] = ("cpu",)
+
+    name: str
+    framework: str
+    link: str = ""
+    """The env it lives in; empty for a program, or for Lab's own Python."""
+    program: str = ""
+    variables: Facts | None = None
+    smoke: str = ""
+    """A shell line of the user's own instead of the shipped test."""

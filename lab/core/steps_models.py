@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from lab.core.facts import Facts
 from lab.core.step import Step
+from lab.core.units import size
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,21 @@ class Fetch(Step):
     """Whether files that run code when loaded are taken."""
     network: Facts = field(default_factory=dict)
     """`timeout` (s), `tries`, `connections`."""
+    local: bool = False
+    """Whether only what is on this machine is taken: no server is asked."""
+
+    def describe(self, limit: int = 60) -> str:
+        """`fetch url https://…: 1 file, 2.9 MB → VIEW`; what is kept is not counted."""
+        kind, value = next(iter(self.source.items()), ("", ""))
+        pinned = str(self.source.get("revision") or self.source.get("tag") or "")
+        named = f"{kind} {value if isinstance(value, str) else ', '.join(value)}" + (
+            f" @ {pinned[:12]}" if pinned else ""
+        )
+        todo = [f for n, f in self.files.items() if not f.get("sha256") or self.kept.get(n) != f.get("sha256")]
+        sizes = [f.get("size") for f in todo]
+        told = f"{len(todo)} of {len(self.files)} files" if self.files else "all files"
+        told += f", {size(sum(sizes))}" if sizes and None not in sizes else ""
+        return f"{self.verb} {named}: {told} → {self.view}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ class Execute(Step):
     goal: str = ""
     require_clean: bool = False
 
-    def describe(self) -> str:
+    def describe(self, limit: int = 60) -> str:
         """The experiment and its digest: the rest follows from them."""
         return f"{self.verb} {self.name} {self.digest}"
 
@@ -67,21 +67,23 @@ class Version(Step):
     name: str
     digest: str
     source: Facts
-    """One of `path`, `url`, `hub`, `from`, `call`, `merge`."""
+    """One of `path`, `url`, `hub`, `from` (with `path`), `call`, `merge`, with its details."""
     view: str
     """The folder people and programs read."""
     vault: str
-    """The folder of blobs and manifests."""
+    """The store of its own that holds blobs and manifests."""
+    format: str = ""
     checks: Facts = field(default_factory=dict)
     splits: Facts = field(default_factory=dict)
+    split_by: str = ""
     transform: tuple[Any, ...] = ()
-    policy: Facts = field(default_factory=dict)
     access: Facts = field(default_factory=dict)
     waive: bool = False
     seed: int = 42
-    tags: tuple[str, ...] = ()
+    tags: Facts = field(default_factory=dict)
+    """Tag → version number."""
 
-    def describe(self) -> str:
+    def describe(self, limit: int = 60) -> str:
         """The dataset and its digest: the rest follows from them."""
         return f"{self.verb} {self.name} {self.digest}"
 

@@ -40,3 +40,14 @@ def parse_size(text: str) -> int:
     if not m:
         raise ValueError(f"{text!r} is no size: expected a number with B, kB, MB, GB, TB, MiB or GiB")
     return round(float(m[1]) * _SUFFIX[(m[2] or "").lower()])
+
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "day": 86400, "days": 86400}
+
+
+def parse_duration(text: str) -> float:
+    """`90`, `30s`, `90m`, `12 h`, `2 days` as seconds; ValueError where it is none. Pure."""
+    m = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", text)
+    if not m or m[2] not in _SECONDS:
+        raise ValueError(f"{text!r} is no time: expected seconds, or a number with s, m, h or d")
+    return float(m[1]) * _SECONDS[m[2]]

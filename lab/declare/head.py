@@ -20,6 +20,10 @@ from lab.declare.read import Read, read
 _ENV = re.compile(r"oc\.env:\s*([A-Za-z_]\w*)")
 
 
+KEPT = 8
+"""How many compositions (profiles, overrides) are kept at once."""
+
+
 @dataclass(slots=True)
 class Head:
     """The composed head, unresolved; the option chosen per group; and the overrides meant for resources."""
@@ -36,14 +40,15 @@ def head(conf: Conf, overrides: Sequence[str], profile: str | None, cache: Cache
     asked = [*([f"profile={profile}"] if profile else []), *overrides]
     environ = {n: os.environ.get(n) for t in [*map(_loose, texts.values()), *asked] for n in _ENV.findall(t)}
     key = digest([{n: _loose(t) for n, t in texts.items()}, asked, environ, list(known_kinds())])
-    kept = cache.get("head")
-    if kept and kept.get("key") == key:
-        operations = [Operation(**o) for o in kept["operations"]]
-        return Head(kept["values"], kept["choices"], operations)
+    kept: list[dict[str, Any]] = cache.get("head") or []
+    for entry in kept:
+        if entry["key"] == key:
+            return Head(entry["values"], entry["choices"], [Operation(**o) for o in entry["operations"]])
     found, files = _compose(conf, lab, asked)
     if not (files - {str(conf.conf / n) for n in texts}) and _plain(found.values):
-        operations_json = [asdict(o) for o in found.operations]
-        cache.put("head", {"key": key, "values": found.values, "choices": found.choices, "operations": operations_json})
+        operations = [asdict(o) for o in found.operations]
+        entry = {"key": key, "values": found.values, "choices": found.choices, "operations": operations}
+        cache.put("head", [entry, *kept[: KEPT - 1]])
         return Head(_copy(found.values), found.choices, found.operations)
     return found
 

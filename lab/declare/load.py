@@ -38,15 +38,18 @@ def load(
     recorded: Callable[[str], Facts | None] | None = None,
     machine: Callable[[], Host] | None = None,
     lives: Path | None = None,
+    everything: bool = False,
 ) -> Declared:
     """What the lab at `root` declares; raises Problems with all that is wrong, each with file and line.
 
     `cache` is a folder for what can be computed again; `recorded` gives the ledger's facts by address; `machine`
     reads the host that `host: auto` stands for; `lives` is where the lab is, where `root` is an exported commit of it.
-    Reads.
+    With `everything`, files that the profile leaves out are checked for mistakes of their own. Reads.
     """
     at = Path(root).absolute()
-    return Loading(at, overrides, profile, Cache(cache), recorded, machine or Host, lives or at).run()
+    loading = Loading(at, overrides, profile, Cache(cache), recorded, machine or Host, lives or at)
+    loading.everything = everything
+    return loading.run()
 
 
 def composed(root: Path, overrides: Sequence[str] = (), *, profile: str | None = None) -> dict[str, Any]:
@@ -80,6 +83,8 @@ class Loading:
         self.declarations: dict[Address, Declaration] = {}
         self.ladders: dict[Address, tuple[Address, ...]] = {}
         self.disabled: set[Address] = set()
+        self.everything = False
+        self.rest: dict[str, Found] = {}
         self.broken: set[Address] = set()
 
     def run(self) -> Declared:
@@ -99,6 +104,7 @@ class Loading:
         tree, found = self._tree(composed, sound)
         resolved = self._head(composed, tree) if sound else {}
         self._declare(tree, found, Resolver(tree) if sound else None)
+        self._look_at_rest()
         around = Surroundings(self.root, self.lives, resolved, self._host(resolved), self.cache, self.recorded)
         around.declarations.update(sorted(self.declarations.items()))
         around.ladders.update(self.ladders)
@@ -133,6 +139,9 @@ class Loading:
             wanted, wrong = select(chosen, kind, names)
             self.problems += [self._in_head(text, ["resources", kind]) for text in wrong]
             found[kind] = blocks(self.conf, kind, wanted, self.cache, self.problems)
+            if self.everything:
+                left = sorted(set(names) - set(wanted))
+                self.rest[kind] = blocks(self.conf, kind, left, Cache(None), self.problems)
         needing = {k: f.hydra for k, f in found.items() if f.hydra}
         for kind, made in (through_hydra(self.conf, needing, self.problems) if needing else {}).items():
             found[kind].blocks.update(made)
@@ -254,6 +263,23 @@ class Loading:
                 except ValidationError as e:
                     for fault in faults(e, model, block, address):
                         self._fault(address, fault)
+
+    def _look_at_rest(self) -> None:
+        """What no selection chose is still checked, as far as it stands by itself."""
+        for kind, of_kind in self.rest.items():
+            model = kinds.load(kind)
+            if model is None:
+                continue
+            for name, block in of_kind.blocks.items():
+                if name in of_kind.interpolated or name in of_kind.hydra:
+                    continue
+                address = Address.of(kind, name)
+                for one in (model.expand(name, block) or {name: block}).values():
+                    try:
+                        model.model_validate(one)
+                    except ValidationError as e:
+                        for fault in faults(e, model, one, address):
+                            self._fault(address, fault)
 
     def _ladder(self, model: type[Declaration], address: Address, block: Any) -> bool:
         """Whether the block is a ladder; its levels are declared, each under its own address."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,10 +18,15 @@ from omegaconf.errors import (
 from lab.declare.compose import quote_home
 from lab.declare.resolve import Unresolved
 
+_RESOLVER = re.compile(r"\$\{\s*([A-Za-z_][\w.]*)\s*:")
+
 
 def evaluate(tree: Mapping[str, Any], text: str, at: tuple[Any, ...], environ: Mapping[str, str]) -> Any:
     """What `text`, standing at `at` in `tree`, resolves to; raises Unresolved. Reads the environment."""
     shown = text if len(text) <= 80 else f"{text[:77]}…"
+    if any(not name.startswith("oc.") for name in _RESOLVER.findall(text)):
+        # Hydra registers `now` and others for the whole process; with them the same conf would not stay the same.
+        raise Unresolved(f"`{shown}` uses a resolver that is not there", "use oc.env, oc.select, oc.decode, …", at)
     try:
         node: Any = OmegaConf.create(quote_home(dict(tree)))
         for step in at:

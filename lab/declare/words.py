@@ -111,6 +111,8 @@ def _fault(path: tuple[Any, ...], items: list[Any], model: type[BaseModel], bloc
     expected = list(dict.fromkeys(filter(None, (_EXPECTED.get(i["type"]) for i in items))))
     if expected and len(expected) == len({_EXPECTED.get(i["type"], i["type"]) for i in items}):
         return Fault(f"`{field}` must be {' or '.join(expected)}{_given(item, model, path)}", path)
+    if kind == "invalid_key":
+        return Fault(f"a key in {name} is not text", path, "quote it")
     if kind in ("literal_error", "enum"):
         allowed = str(context.get("expected", "")).replace("'", "`")
         hint = ""

@@ -6,13 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lab.forecast.gguf_types import BLOCKS, FILE_TYPES, bits
-
-_MIXED = {
-    "Q2_K": 3.0, "Q3_K_S": 3.5, "Q3_K_M": 3.91, "Q3_K_L": 4.27, "Q4_K_S": 4.58, "Q4_K_M": 4.85, "Q5_K_S": 5.54,
-    "Q5_K_M": 5.69, "IQ3_M": 3.66, "IQ2_M": 2.7, "IQ3_XS": 3.3,
-}  # fmt: skip
-"""Bits per weight of llama.cpp's mixes on 8B models, from its own table (`tools/quantize/README.md`)."""
+from lab.forecast.gguf_types import BLOCKS, FILE_TYPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +30,10 @@ def original(declaration: Any, lock: Mapping[str, Any] | None, recorded: Mapping
         found = (source or {}).get("model")
         if isinstance(found, Mapping):
             known |= found
-    named = [str(getattr(declaration, n, "") or "") for n in ("path", "url")]
+    named = [str(getattr(declaration, n, None) or "") for n in ("path", "url")]
     named += [str(n) for n in getattr(declaration, "include", ())]
     kind = str(known.get("format") or getattr(declaration, "format", "") or "")
-    if (not kind and any(n.lower().endswith(".gguf") for n in named)) or getattr(declaration, "ollama", ""):
+    if (not kind and any(n.lower().endswith(".gguf") for n in named)) or bool(getattr(declaration, "ollama", "")):
         kind = "gguf"
     config = known.get("config") or {}
     quantized = kind if kind in ("gptq", "awq", "mlx") else ""
@@ -59,7 +53,7 @@ def original(declaration: Any, lock: Mapping[str, Any] | None, recorded: Mapping
 
 
 def narrow(model: Original, kind: str) -> int | None:
-    """The first row length that does not fill the type's blocks of 256; None where all do, or nothing is known. Pure."""
+    """The first row length that does not fill the type's blocks of 256; None where none is known to. Pure."""
     default = FILE_TYPES[kind].default
     if BLOCKS[default][0] != 256:
         return None
@@ -67,18 +61,6 @@ def narrow(model: Original, kind: str) -> int | None:
         model.config.get(k) for k in ("hidden_size", "intermediate_size", "embedding_length", "feed_forward_length")
     )
     return next((r for r in rows if isinstance(r, int) and r % 256), None)
-
-
-def gguf_bytes(model: Original, kind: str) -> float | None:
-    """About how many bytes a GGUF of this type has; None where the parameters are not known. Pure."""
-    if model.params is None:
-        return None
-    return model.params * _MIXED.get(kind, bits(FILE_TYPES[kind].default)) / 8
-
-
-def mlx_bytes(model: Original, width: int, group: int) -> float | None:
-    """About how many bytes an MLX folder has: each group adds a scale and a bias of 16 bits. Pure."""
-    return None if model.params is None else model.params * (width + 32 / group) / 8
 
 
 def memory(model: Original, format: str) -> float | None:

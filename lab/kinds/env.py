@@ -13,6 +13,7 @@ from lab.core.change import Action, Change
 from lab.core.envspec import LOCKED, PLATFORMS, combine, inputs_digest, moves, package
 from lab.core.facts import Facts
 from lab.core.forecast import Estimate, Forecast
+from lab.core.frameworks import issues
 from lab.core.kind import Context, Declaration, RefTo
 from lab.core.secret import Secret
 from lab.core.step import Step
@@ -106,21 +107,24 @@ class Env(Declaration):
         base: dict[str, Any] = {}
         if self.extends:
             base = context.declaration(self.extends).spec(context.of(self.extends))
-        if self.template and (template := self._template(context)) is not None:
+        for template in reversed(list(self._templates(context))):
             base = combine(base, template.own())
         return {"platforms": list(self.platforms), **combine(base, self.own())}
 
-    def _template(self, context: Context) -> Env | None:
+    def _templates(self, context: Context) -> Iterator[Env]:
+        """The template, then the one that starts from, and so on; ends at one that is not there. Pure."""
         import yaml
 
-        text = context.text(self._template_path(context))
-        if text is None:
-            return None
-        # Every scalar stays text, so that 3.10 is not read as 3.1.
-        return Env.model_validate(yaml.load(text, yaml.BaseLoader) or {})
-
-    def _template_path(self, context: Context) -> str:
-        return context.path(f"{RECIPES}/{self.template}.yaml")
+        name, seen = self.template, set[str]()
+        while name and name not in seen:
+            seen.add(name)
+            text = context.text(context.path(f"{RECIPES}/{name}.yaml"))
+            if text is None:
+                return
+            # Every scalar stays text, so that 3.10 is not read as 3.1.
+            found = Env.model_validate(yaml.load(text, yaml.BaseLoader) or {})
+            yield found
+            name = found.template
 
     def link(self, context: Context) -> str:
         """Where the env is found: `<lab.envs>/NAME`, by default under `state/envs`. Pure."""
@@ -147,15 +151,17 @@ class Env(Declaration):
     def check(self, context: Context) -> Iterator[str | tuple[str, str, str]]:
         if self.template:
             try:
-                found = self._template(context)
+                found = list(self._templates(context))
             except ValidationError as e:
+                said = e.errors()[0]
+                where = ".".join(str(x) for x in said["loc"])
                 yield (
-                    f"the template {self.template} is not valid: {e.errors()[0]['msg']}",
+                    f"the template {self.template} is not valid: {where}: {said['msg']}",
                     "template",
                     "mend the template",
                 )
                 return
-            if found is None:
+            if not found:
                 yield (
                     f"there is no template {self.template}",
                     "template",
@@ -234,12 +240,13 @@ class Env(Declaration):
 
     def forecast(self, change: Change, context: Context) -> Forecast:
         here = self.here(context)
+        notes = tuple(issues(here.get("packages", {}), context.host.platform))
         if here and (change.recorded or {}).get("lock") == here["digest"]:
-            return Forecast()
+            return Forecast(notes=notes)
         if here:
             known = here.get("download")
-            note = () if known else ("package sizes are not in the lock",)
-            return Forecast(download=Estimate.within(known, 0.05, "lock") if known else None, notes=note)
+            notes += () if known else ("package sizes are not in the lock",)
+            return Forecast(download=Estimate.within(known, 0.05, "lock") if known else None, notes=notes)
         lock = context.lock
         if not lock:
             return Forecast(notes=(f"not locked: `lab lock {context.address}` solves it without installing",))

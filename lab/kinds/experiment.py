@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import itertools
+import os.path
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
-from lab.core import signature
+from lab.core import given, signature
+from lab.core.address import Address
 from lab.core.change import Action, Change
-from lab.core.facts import Facts
+from lab.core.facts import Facts, digest
 from lab.core.forecast import Estimate, Forecast
 from lab.core.kind import Context, Declaration, Ref
 from lab.core.problem import did_you_mean
@@ -19,14 +21,20 @@ from lab.core.secret import Secret
 from lab.core.step import Step
 from lab.core.steps_runs import Execute, Forget
 from lab.core.units import parse_size
-from lab.core.world import Depth, World
+from lab.core.world import World
 
 _PLACE = re.compile(r"(?<!\{)\{([A-Za-z_][\w.-]*)\}(?!\})")
 _TIME = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _GIVEN = ("seed", "run", "python", "checkpoints")
 
-Reference = Ref["model", "quantization"]
-Source = Ref["dataset", "file", "model", "experiment"]
+if TYPE_CHECKING:
+    Reference: TypeAlias = Address
+    Source: TypeAlias = Address
+    Environment: TypeAlias = Address
+else:
+    Reference = Ref["model", "quantization"]
+    Source = Ref["dataset", "file", "model", "experiment"]
+    Environment = Ref["env"]
 
 
 class Experiment(Declaration):
@@ -47,6 +55,8 @@ class Experiment(Declaration):
         "secrets", "require_clean", "keep", "isolation",
     }  # fmt: skip
 
+    each: Mapping[str, tuple[Any, ...]] = {}
+    """Name → values: one experiment per combination, `NAME.VALUE`, with `<name>` replaced by it in every text."""
     goal: str = ""
     """What it is to find out; the first line of its record."""
     command: str | tuple[str, ...] = ""
@@ -57,11 +67,11 @@ class Experiment(Declaration):
     """A notebook, run from top to bottom with the parameters in a cell after the one tagged `parameters`."""
     params: Mapping[str, Any] = {}
     """Parameters, nested as you like."""
-    env: Ref["env"] | None = None  # type: ignore[type-arg, name-defined]  # noqa: UP037
+    env: Environment | None = None
     """The env it runs in; without one, Lab's own Python."""
-    models: Mapping[str, Reference] = {}  # type: ignore[valid-type]
+    models: Mapping[str, Reference] = {}
     """Name → model or quantization it is given the path of."""
-    datasets: Mapping[str, Source] = {}  # type: ignore[valid-type]
+    datasets: Mapping[str, Source] = {}
     """Name → dataset it is given the path of; `experiment.NAME` gives all outputs of another."""
     seed: int = Field(42, ge=0)
     """Python's, numpy's, torch's and MLX's generators start here."""
@@ -116,6 +126,22 @@ class Experiment(Declaration):
     require_clean: bool = False
     """Refuse to run while the git tree has uncommitted changes."""
 
+    @classmethod
+    def expand(cls, name: str, block: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]] | None:
+        """One experiment per combination of `each`. Pure."""
+        each = block.get("each")
+        if (
+            not isinstance(each, Mapping)
+            or not each
+            or not all(isinstance(v, (list, tuple)) and v for v in each.values())
+        ):
+            return None
+        rest = {k: v for k, v in block.items() if k != "each"}
+        return {
+            ".".join([name, *map(str, chosen)]): given.filled(rest, dict(zip(each, chosen, strict=True)))
+            for chosen in itertools.product(*each.values())
+        }
+
     @field_validator("timeout", mode="before")
     @classmethod
     def _seconds(cls, value: Any) -> Any:
@@ -128,10 +154,12 @@ class Experiment(Declaration):
 
     @model_validator(mode="after")
     def _one_way(self) -> Experiment:
-        given = [n for n in ("command", "call", "notebook") if getattr(self, n)]
-        if len(given) != 1:
+        named = [n for n in ("command", "call", "notebook") if getattr(self, n)]
+        if self.each:
+            raise ValueError("`each` takes a mapping of names to lists: `each: {level: [Q8_0, Q4_K_M]}`")
+        if len(named) != 1:
             raise ValueError(
-                "give exactly one of command, call, notebook" + (f", not {' and '.join(given)}" * bool(given))
+                "give exactly one of command, call, notebook" + (f", not {' and '.join(named)}" * bool(named))
             )
         if self.isolation == "inline" and (not self.call or self.env or self.timeout or self.secrets):
             raise ValueError("`isolation: inline` is for a `call` without env, timeout and secrets")
@@ -155,16 +183,30 @@ class Experiment(Declaration):
         if self.notebook:
             return (self.notebook,)
         if self.call:
-            found = self.module(context)
-            return (found,) if found else ()
+            return self.modules(context)
         words = self.command.split() if isinstance(self.command, str) else self.command
         return tuple(w for w in words if "/" in w or "." in w if not _PLACE.search(w) and context.content(self._in(w)))
 
     def module(self, context: Context) -> str:
         """The file of the called module in the repository (or shipped with Lab); empty where it is elsewhere. Pure."""
-        relative = self.call.partition(":")[0].replace(".", "/")
+        return self._file(self.call.partition(":")[0], context)
+
+    def modules(self, context: Context) -> tuple[str, ...]:
+        """The called module's file, and those of all modules it imports from `path`, themselves or others. Pure."""
+        todo, found = [self.call.partition(":")[0]], dict[str, None]()
+        while todo:
+            name = todo.pop()
+            file = "" if name == "lab" or name.startswith("lab.") else self._file(name, context)
+            if file and file not in found:
+                found[file] = None
+                todo += signature.imports(context.text(context.path(file)) or "", name)
+        return tuple(sorted(found))
+
+    def _file(self, module: str, context: Context) -> str:
+        relative = module.replace(".", "/")
         for base in self.path:
-            for name in (f"{base}/{relative}.py", f"{base}/{relative}/__init__.py"):
+            start = "" if base == "." else f"{base.removesuffix('/')}/"
+            for name in (f"{start}{relative}.py", f"{start}{relative}/__init__.py"):
                 if context.text(context.path(name)) is not None:
                     return name
         return ""
@@ -175,11 +217,8 @@ class Experiment(Declaration):
     def contents(self, context: Context) -> Facts:
         if self.when != "stale":
             return {}
-        return {
-            "code": {
-                p: context.content(context.path(self._in(p) if not self.code else p)) for p in self.counted(context)
-            }
-        }
+        beside = not (self.code or self.call or self.notebook)
+        return {"code": {p: context.content(context.path(self._in(p) if beside else p)) for p in self.counted(context)}}
 
     def check(self, context: Context) -> Iterable[str | tuple[str, str, str]]:
         for path in self.code:
@@ -219,7 +258,7 @@ class Experiment(Declaration):
     def places(self) -> tuple[str, ...]:
         """The names that may stand in braces in the command. Pure."""
         named = [f"{k}.{n}" for k in ("models", "datasets", "outputs") for n in getattr(self, k)]
-        return (*_GIVEN, *_flat(self.params), *named)
+        return (*_GIVEN, *given.names(self.params), *named)
 
     def memory(self) -> int | None:
         """Bytes it may use. Pure."""
@@ -240,9 +279,9 @@ class Experiment(Declaration):
     def observe(self, world: World, context: Context) -> Facts | None:
         if self.when == "manual":
             return {"when": "manual", "digest": context.digest(context.address)}
-        pointer = _json(world.read(f"{context.state}/experiments/{context.address.name}.json"))
+        pointer = given.parsed(world.read(f"{context.state}/experiments/{context.address.name}.json"))
         run = str(pointer.get("run", ""))
-        result = _json(world.read(f"{context.state}/runs/{run}/result.json", 64 << 20)) if run else {}
+        result = given.parsed(world.read(f"{context.state}/runs/{run}/result.json", 64 << 20)) if run else {}
         if not result:
             return None
         outputs = result.get("outputs") or {}
@@ -251,8 +290,8 @@ class Experiment(Declaration):
             "run": run,
             "digest": pointer.get("digest", ""),
             "metrics": result.get("metrics") or {},
-            "outputs": {n: self.view(context, n) for n in sorted(outputs) if _there(world, outputs[n])},
-            "contents": {n: o["sha256"] for n, o in sorted(outputs.items()) if _there(world, o)},
+            "outputs": {n: self.view(context, n) for n in sorted(outputs) if given.there(world, outputs[n])},
+            "contents": {n: o["sha256"] for n, o in sorted(outputs.items()) if given.there(world, o)},
             "content_digest": str(result.get("content", "")),
         }
         return found
@@ -265,12 +304,12 @@ class Experiment(Declaration):
         if self.when != "manual":
             yield self.execute(context, change.digest)
 
-    def execute(self, context: Context, digest: str, params: Mapping[str, Any] | None = None) -> Execute:
+    def execute(self, context: Context, key: str, params: Mapping[str, Any] | None = None) -> Execute:
         """The step that runs it; `params` over the declared ones for a run of its own. Pure."""
-        given = {**self.params, **(params or {})}
+        values = {**self.params, **(params or {})}
         spec: dict[str, Any] = {
             "name": context.address.name,
-            "params": given,
+            "params": values,
             "seed": self.seed,
             "cwd": context.path(self.cwd),
             "env": dict(self.environ),
@@ -296,7 +335,7 @@ class Experiment(Declaration):
             {"command": self.command if isinstance(self.command, str) else list(self.command)} if self.command else {}
         )
         spec |= {"notebook": context.path(self.notebook)} if self.notebook else {}
-        env = {}
+        env: dict[str, Any] = {}
         if self.env:
             place = context.declaration(self.env).link(context.of(self.env))
             env = {str(self.env): {"digest": context.digest(self.env), "path": place}}
@@ -312,22 +351,26 @@ class Experiment(Declaration):
         }
         return Execute(
             name=context.address.name,
-            digest=digest,
+            digest=key,
             spec=spec,
             inputs=used,
             secrets={k: str(v) for k, v in self.secrets.items()},
             source={str(k): v for k, v in self.source.items()},
-            keep=dict(self.keep),
+            keep={str(k): v for k, v in self.keep.items()},
             register=dict(self.register_),
             record=context.path(self.record) if self.record else "",
             goal=self.goal,
             require_clean=self.require_clean,
         )
 
-    def _given(self, ref: str, context: Context) -> dict[str, Any]:
-        found, at = context.declaration(ref), context.of(ref)
-        place = found.view(at) if hasattr(found, "view") else context.path(found.path)
-        return {"address": str(ref), "digest": context.digest(ref), "path": place}
+    def _given(self, ref: Address, context: Context) -> dict[str, Any]:
+        """Address, digest and path of what a reference stands for; of a ladder also each level's path. Pure."""
+        levels = context.levels(ref)
+        if levels == (ref,):
+            return {"address": str(ref), "digest": context.digest(ref), "path": given.place(ref, context)}
+        places = {level.removeprefix(f"{ref}."): given.place(level, context) for level in levels}
+        whole = digest({level: context.digest(level) for level in levels})
+        return {"address": str(ref), "digest": whole, "path": os.path.commonpath(places.values()), "levels": places}
 
     def forecast(self, change: Change, context: Context) -> Forecast:
         """Its last run tells its time and memory."""
@@ -337,36 +380,3 @@ class Experiment(Declaration):
             seconds=Estimate.within(float(seconds), 0.5, "its last run") if seconds else None,
             memory=Estimate(memory, 0, memory, "declared limit") if memory else None,
         )
-
-
-def _there(world: World, output: Mapping[str, Any]) -> bool:
-    """Whether an output stands as the run left it: its bytes at depth BYTES, its files' sizes otherwise. Reads."""
-    path = str(output["path"])
-    stat = world.stat(path)
-    if stat is None:
-        return False
-    if stat.type == "file":
-        return world.sha256(path) == output["sha256"]
-    sizes = output.get("sizes") or {}
-    for name, size in sizes.items():
-        one = world.stat(f"{path}/{name}")
-        if one is None or one.size != size:
-            return False
-        if world.depth >= Depth.BYTES and world.sha256(f"{path}/{name}") != (output.get("hashes") or {}).get(name):
-            return False
-    return True
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in values.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-
-
-def _json(data: bytes | None) -> dict[str, Any]:
-    try:
-        found = json.loads(data) if data else {}
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

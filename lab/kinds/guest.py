@@ -81,7 +81,7 @@ class Guest(Declaration):
     """The first day they can no longer log in."""
     hours: str = Field("", pattern=r"^(([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d)?$")
     """When they may log in, `09:00-18:00`, in the machine's own zone."""
-    may: tuple[Ref["env", "model", "quantization", "dataset", "experiment", "sweep", "evaluation"], ...] = ()
+    may: tuple[Ref[env, model, quantization, dataset, experiment, sweep, evaluation], ...] = ()
     """What they may use: environments, models and data are readable to them, experiments they may start."""
     shell: bool = True
     """Whether they get a shell; else only `lab guest …`."""
@@ -131,7 +131,11 @@ class Guest(Declaration):
                 yield f"a key of {context.address} is {why}", "keys", "give the line of the .pub file, or its path"
         for line in self.key_lines(context):
             if (m := KEY.fullmatch(line)) is None or not _is_key(m[1], m[2]):
-                yield f"a key of {context.address} is not a public ssh key", "keys", "copy the line of the .pub file whole"
+                yield (
+                    f"a key of {context.address} is not a public ssh key",
+                    "keys",
+                    "copy the line of the .pub file whole",
+                )
         home = context.path("~")
         if home != "/" and PurePosixPath(context.store).is_relative_to(home) and self.may:
             yield (
@@ -172,7 +176,14 @@ class Guest(Declaration):
             f"{folder}/authorized_keys": text.authorized_keys(self.key_lines(context), self.expires),
             f"{folder}/rules": text.rules(self.expires, self.hours, self.shell, numbers),
             f"{folder}/guide": text.guide(
-                name, str(context.lab.get("name") or "the lab"), self.message, may, self.expires, self.hours, shown, self.shell
+                name,
+                str(context.lab.get("name") or "the lab"),
+                self.message,
+                may,
+                self.expires,
+                self.hours,
+                shown,
+                self.shell,
             ),
             f"{folder}/rights.json": json.dumps({"guest": name, "may": may, "expires": self.expires}, indent=1) + "\n",
         }
@@ -187,6 +198,7 @@ class Guest(Declaration):
     def wanted(self, context: Context) -> Facts:
         files = {**self.shared(), **self.files(context)}
         return {
+            **({"processes": "hidden"} if self._hides(context) else {}),
             "account": self.name(context),
             "person": self.person,
             "shell": "/bin/bash",
@@ -194,7 +206,7 @@ class Guest(Declaration):
             "expires": self.expires or "never",
             "files": {p: f"{mode} {_sum(content)}" for p, (content, mode) in files.items()},
             "grants": self.grants(context),
-            "closed": {p: "none" for p in self.closed(context)},
+            "closed": dict.fromkeys(self.closed(context), "none"),
         }
 
     def observe(self, world: World, context: Context) -> Facts | None:
@@ -210,10 +222,12 @@ class Guest(Declaration):
             if (stat := world.stat(path)) is not None:
                 by = "" if stat.uid == 0 else f" owner {stat.uid}"
                 files[path] = f"{stat.mode:04o} {(world.sha256(path) or '')[:16]}{by}"
-        granted = {p: None for p in {*self.grants(context), *recorded.get("grants", {})}}
+        granted = dict.fromkeys({*self.grants(context), *recorded.get("grants", {})})
         rights = {p: world.ask("acl", path=p, user=name) for p in sorted(granted)}
         closed = {p: world.ask("acl", path=p, group=text.GROUP) for p in self.closed(context)}
+        mounts = (world.read("/proc/mounts") or b"").decode(errors="replace") if self._hides(context) else ""
         return {
+            **({"processes": "hidden" if "hidepid=" in mounts else "shown"} if self._hides(context) else {}),
             **(account or {"account": "absent"}),
             "files": files,
             "grants": {p: r for p, r in rights.items() if r},
@@ -241,10 +255,7 @@ class Guest(Declaration):
                 "groups": [],
                 "expires": self.expires,
                 "files": _items(self.files(context)),
-                "shared": [
-                    {**f, "validate": "sshd"} if f["path"] == text.MATCH else f
-                    for f in _items(self.shared())
-                ],
+                "shared": [{**f, "validate": "sshd"} if f["path"] == text.MATCH else f for f in _items(self.shared())],
                 "grants": [
                     {"path": p, "who": f"u:{name}", "permissions": rights[r], "recursive": r == "read"}
                     for p, r in sorted(grants.items())
@@ -256,6 +267,9 @@ class Guest(Declaration):
                 "hide": self.hide_processes,
             },
         )
+
+    def _hides(self, context: Context) -> bool:
+        return self.hide_processes and context.host.platform.startswith("linux")
 
     def _gone(self, name: str, recorded: Facts, context: Context) -> dict[str, Any]:
         archive = f"{context.state}/guests/{name}-{change_stamp(recorded)}.tar.gz" if self.home == "archive" else ""
@@ -270,7 +284,6 @@ class Guest(Declaration):
             "deny": sorted(recorded.get("closed") or self.closed(context)),
             "deny_store": context.store,
             "archive": archive,
-            "hide": self.hide_processes,
         }
 
     def forecast(self, change: Change, context: Context) -> Forecast:

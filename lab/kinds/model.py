@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os.path
-import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -59,7 +58,8 @@ class Model(Declaration):
 
     kind: ClassVar[str] = "model"
     aside: ClassVar[frozenset[str]] = Declaration.aside | {
-        "license", "store", "token", "endpoint", "place", "family", "allow_pickle", "timeout", "allow_overcommit",
+        "license", "origin", "store", "token", "endpoint", "place", "family", "allow_pickle", "timeout",
+        "allow_overcommit",
     }  # fmt: skip
 
     path: str = ""
@@ -110,6 +110,8 @@ class Model(Declaration):
     """The format it must have; empty takes what it is."""
     license: str = ""
     """Its licence, where the source does not say it."""
+    origin: str = ""
+    """Where it was first published, for the record."""
     context: int | None = Field(None, gt=0)
     """Tokens of context it is to be used with; empty takes the model's own."""
     allow_overcommit: bool = False
@@ -118,8 +120,8 @@ class Model(Declaration):
     """Take files that may run code when loaded (.bin, .pt)."""
     token: Secret | None = None
     """The reference of a token for gated or private sources: `env:HF_TOKEN`."""
-    timeout: float = Field(30, gt=0)
-    """Seconds without a byte after which a connection is tried anew."""
+    timeout: float | None = Field(None, gt=0)
+    """Seconds without a byte after which a connection is tried anew; empty takes `lab.network.timeout`, else 30."""
 
     @model_validator(mode="before")
     @classmethod
@@ -147,7 +149,14 @@ class Model(Declaration):
         """Where the model comes from, pinned as far as its lock pins it. Pure."""
         asked, lock = self.asked(context), self.locked(context)
         pinned = {"revision": lock.get("commit"), "tag": lock.get("tag")}
-        return asked | {k: v for k, v in pinned.items() if k in asked and v}
+        return asked | {k: v for k, v in pinned.items() if k in asked and v} | self.behind(context)
+
+    def behind(self, context: Context) -> dict[str, str]:
+        """The content hash of what lies in a path or a recipe, so that its change is seen. Pure."""
+        if self.sha256 or not (self.path or self.recipe):
+            return {}
+        found = context.content(context.path(self.path or f"recipes/model/{self.recipe}"))
+        return {"content": found} if found else {}
 
     def locked(self, context: Context) -> Mapping[str, Any]:
         """The lock, unless it was made for another source. Pure."""
@@ -205,16 +214,28 @@ class Model(Declaration):
         """What is known of its architecture; None where nothing is. Pure."""
         return resources.architecture(self.hub, context.lock, context.recorded(context.address))
 
+    def network(self, context: Context) -> dict[str, Any]:
+        """How patient its download is. Pure."""
+        known = {**(context.lab.get("network") or {}), "timeout": self.timeout}
+        return {k: v for k, v in known.items() if v is not None}
+
     # What a kind answers
+
+    def inputs(self) -> Facts:
+        found = dict(super().inputs())
+        # Bytes whose hash is declared are the same wherever they come from.
+        if self.sha256:
+            found = {k: v for k, v in found.items() if k not in ("path", "url", "size")}
+        elif self.urls and all(f.sha256 for f in self.urls.values()):
+            found["urls"] = {n: f.sha256 for n, f in sorted(self.urls.items())}
+        return found
 
     def contents(self, context: Context) -> Facts:
         known = self.files(context)
         if known and all(f.get("sha256") for f in known.values()):
             return {"files": {n: f["sha256"] for n, f in sorted(known.items())}}
-        if self.path:
-            return {"path": context.content(context.path(self.path)) or None}
-        if self.recipe:
-            return {"recipe": context.content(context.path(f"recipes/model/{self.recipe}"))}
+        if self.path or self.recipe:
+            return {"content": self.behind(context).get("content")}
         return {} if self.source_ else {"files": None}
 
     def check(self, context: Context) -> Iterator[str | tuple[str, str, str]]:
@@ -224,6 +245,12 @@ class Model(Declaration):
             yield f"no store or tier is called {self.store}", "store", f"declare it under `lab.stores`, or use {known}"
         if context.address.name == layout.ORIGINAL:
             yield f"a model may not be called {layout.ORIGINAL}", "", "the store uses that name; take another"
+        if self.recipe and not self.behind(context):
+            yield (
+                f"there is no model recipe {self.recipe}",
+                "recipe",
+                f"write recipes/model/{self.recipe}/train.py, or name another",
+            )
         found = self.locked(context).get("model")
         is_ = found.get("format") if isinstance(found, Mapping) else None
         is_ = is_ or ("gguf" if (self.path or self.url).lower().endswith(".gguf") else None)
@@ -269,7 +296,10 @@ class Model(Declaration):
             yield Keep(root, view, provenance=provenance, format=self.format, allow_pickle=self.allow_pickle)
         elif self.source_:
             made = context.recorded(str(self.source_)) or {}
-            folder = str((made.get("outputs") or {}).get(self.output) or "")
+            name = Address(self.source_).name
+            folder = str(
+                (made.get("outputs") or {}).get(self.output) or f"{context.state}/outputs/{name}/{self.output}"
+            )
             yield Keep(root, view, folder, True, provenance, self.format, self.allow_pickle)
         else:
             others = {context.path(str(b["path"])) for b in layout.stores(context.lab, context.store).values()}
@@ -284,16 +314,25 @@ class Model(Declaration):
                 stores=tuple(sorted(others - {root})),
                 format=self.format,
                 allow_pickle=self.allow_pickle,
-                network={"timeout": self.timeout, **(context.lab.get("network") or {})},
+                network=self.network(context),
             )
         if old and old != view:
             yield DropView(str(old))
 
+    def adoption(self, context: Context) -> Iterator[Step]:
+        if not self.recipe and not self.source_:
+            change = Change(context.address, Action.CREATE)
+            yield from (replace(s, local=True) for s in self.steps(change, context) if isinstance(s, Fetch))
+
     def resolve(self, context: Context) -> Step | None:
-        if self.recipe or self.source_:
+        if self.recipe or self.source_ or self.path:
             return None
         return Resolve(
-            self.asked(context), self.root(context), self.declared(context), self.token or "", {"timeout": self.timeout}
+            self.asked(context),
+            self.root(context),
+            self.declared(context),
+            self.token or "",
+            self.network(context),
         )
 
     def forecast(self, change: Change, context: Context) -> Forecast:
@@ -333,11 +372,3 @@ class Model(Declaration):
 
 def _known(**values: Any) -> Facts:
     return {k: v for k, v in values.items() if v not in (None, "")}
-
-
-def _recipes(name: str) -> Iterator[str]:
-    """Where a recipe's text may lie."""
-    if re.fullmatch(r"[\w-]+", name):
-        yield f"recipes/model/{name}/train.py"
-    else:
-        yield name

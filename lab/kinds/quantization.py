@@ -40,12 +40,12 @@ class Imatrix(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     text: str = ""
-    """A text file of the lab to measure on; empty for the text the model's recipe held out."""
+    """A text file of the lab to measure on; empty for the `calibration.txt` of the model's recipe."""
     file: str = ""
     """A finished matrix (`.gguf`, or llama.cpp's older `.dat`) instead of a text."""
-    tokens: int = Field(4096, ge=64)
+    tokens: int = Field(default=4096, ge=64)
     """How many tokens of the text to measure on."""
-    chunk: int = Field(256, ge=16)
+    chunk: int = Field(default=256, ge=16)
     """Tokens per forward pass."""
 
 
@@ -97,7 +97,7 @@ class Quantization(Declaration):
     method: Literal["round", "gptq", "awq", "dwq"] = "round"
     """For `mlx`: round to nearest, or learn on a text."""
     text: str = ""
-    """For a learned `method`: a text file of the lab to learn on; empty for the text the model's recipe held out."""
+    """For a learned `method`: a text file of the lab; empty for the `calibration.txt` of the model's recipe."""
     samples: int = Field(32, ge=1)
     """For a learned `method`: how many pieces of the text."""
     sequence: int = Field(128, ge=16)
@@ -116,10 +116,14 @@ class Quantization(Declaration):
         """One resource per entry of `types`, or of a list of `bits`. Pure."""
         for field, single in (("types", "type"), ("bits", "bits")):
             found = block.get(field)
-            if isinstance(found, (list, tuple)) and found and len(set(map(str, found))) == len(found):
-                rest = {k: v for k, v in block.items() if k != field}
-                label = (lambda v: f"{v}bit") if field == "bits" else (lambda v: gguf_types.canonical(str(v)) or str(v))
-                return {f"{name}.{label(v)}": {**rest, single: v} for v in found}
+            if not isinstance(found, (list, tuple)) or not found:
+                continue
+            rest = {k: v for k, v in block.items() if k != field}
+            if field == "types":
+                levels = {f"{name}.{gguf_types.canonical(str(v)) or v}": {**rest, single: v} for v in found}
+            else:
+                levels = {f"{name}.{v}bit": {**rest, single: v} for v in found}
+            return levels if len(levels) == len(found) else None
         return None
 
     @field_validator("format", mode="before")
@@ -142,7 +146,7 @@ class Quantization(Declaration):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Quantization:
-        if self.types or isinstance(self.bits, tuple) and self.bits:
+        if self.types or (isinstance(self.bits, tuple) and self.bits):
             raise ValueError("a ladder lists each level once")
         others = _MLX_ONLY if self.format == "gguf" else _GGUF_ONLY
         strange = [n for n in others if n in self.model_fields_set and n not in ("types",)]
@@ -170,7 +174,9 @@ class Quantization(Declaration):
         elif self.bits and self.bits not in allowed:
             raise ValueError(f"MLX has no {self.bits} bits in mode {self.mode}: {', '.join(map(str, allowed))}")
         if self.group_size and self.group_size not in groups:
-            raise ValueError(f"MLX has no groups of {self.group_size} in mode {self.mode}: {', '.join(map(str, groups))}")
+            raise ValueError(
+                f"MLX has no groups of {self.group_size} in mode {self.mode}: {', '.join(map(str, groups))}"
+            )
         if self.method == "gptq" and self.bits not in (2, 4, 8):
             raise ValueError("mlx-lm learns GPTQ for 2, 4 or 8 bits")
         if self.method != "round" and self.mode != "affine":
@@ -213,9 +219,14 @@ class Quantization(Declaration):
             chosen = {"recipe": self.recipe, "method": "" if self.method == "round" else self.method}
             return facts | {k: v for k, v in chosen.items() if v}
         matrix = self.imatrix.model_dump(exclude_defaults=True) if isinstance(self.imatrix, Imatrix) else self.imatrix
-        chosen = {"imatrix": matrix or self.imatrix is not False, "output": self.output, "embedding": self.embedding}
-        chosen |= {"pure": self.pure, "tensors_declared": dict(self.tensors)}
-        return facts | {"type": self.type} | {k: v for k, v in chosen.items() if v}
+        special: dict[str, Any] = {
+            "imatrix": matrix or self.imatrix is not False,
+            "output": self.output,
+            "embedding": self.embedding,
+            "pure": self.pure,
+            "tensors_declared": dict(self.tensors),
+        }
+        return facts | {"type": self.type} | {k: v for k, v in special.items() if v}
 
     # What a kind answers
 
@@ -263,15 +274,19 @@ class Quantization(Declaration):
                 yield f"MLX quantizes safetensors; {of} is a GGUF. Allowed here: format gguf", "format", do
             elif model.precision and model.precision not in gguf_types.UNQUANTIZED:
                 do = "declare a GGUF in F16, BF16 or F32, or the safetensors original, as the model"
-                yield f"{of} is quantized already ({model.precision}); a GGUF is made from unquantized weights", "of", do
-            elif self.imatrix is True or isinstance(self.imatrix, Imatrix) and not self.imatrix.file:
+                yield (
+                    f"{of} is quantized already ({model.precision}); a GGUF is made from unquantized weights",
+                    "of",
+                    do,
+                )
+            elif self.imatrix is True or (isinstance(self.imatrix, Imatrix) and not self.imatrix.file):
                 do = "declare the safetensors original as the model, or give `imatrix: {file: …}`"
                 yield f"an importance matrix is measured on safetensors; {of} is a GGUF", "imatrix", do
         elif model.quantized:
             do = "declare the original, unquantized weights as the model"
             yield f"{of} is quantized already ({model.quantized}); quantize the original", "of", do
         elif self.format == "gguf" and model.architecture and model.architecture not in CONVERTIBLE:
-            do = "convert it with llama.cpp's convert_hf_to_gguf.py (docs/quantization.md) and declare that GGUF as a model"
+            do = "convert it with llama.cpp's converter (docs/quantization.md) and declare that GGUF as a model"
             known = ", ".join(CONVERTIBLE)
             yield f"Lab converts {known} to GGUF, not {model.architecture}; use format mlx, or convert it", "of", do
 
@@ -318,19 +333,12 @@ class Quantization(Declaration):
         if change.action in (Action.DESTROY, Action.NONE, Action.ADOPT):
             return Forecast()
         model = levels.original(context.declaration(self.of), context.of(self.of).lock, context.recorded(self.of))
-        notes = ()
+        notes: tuple[str, ...] = ()
         if self.format == "gguf" and (narrow := levels.narrow(model, self.type)):
             notes = (f"rows of {narrow} weights do not fill blocks of 256: llama.cpp will use larger types there",)
         disk = None if self.tensors or self.pure or self.output else resources.disk(self.shape(context), self.form())
         if disk is None:
-            size = (
-                levels.gguf_bytes(model, self.type)
-                if self.format == "gguf"
-                else levels.mlx_bytes(model, self.width, self.group)
-            )
-            if size is None:
-                return Forecast(notes=(*notes, "its size is known once its model is there"))
-            disk = Estimate.within(size, 0.03 if model.params else 0.1, "bits per weight")
+            return Forecast(notes=(*notes, "its size is known once its model is there"))
         between = (model.bytes or 0) if self.format == "gguf" else 0
         memory = levels.memory(model, self.format)
         making = Estimate.within(memory, 0.5, "rule") if memory else None

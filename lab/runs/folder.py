@@ -90,7 +90,10 @@ class RunFolder:
             return str(self.result.get("state", "failed"))
         process = self.read("process.json")
         if not self.held():
-            return "interrupted" if process or _old(self.path / "spec.json") else "queued"
+            if (self.path / "result.json").exists():
+                return str(self.result.get("state", "failed"))
+            asked = self.path / ("process.json" if process else "spec.json")
+            return "interrupted" if process.get("supervisor") or process.get("own") or _old(asked) else "queued"
         if process.get("paused"):
             return "paused"
         if process.get("supervisor") and not alive(process["supervisor"]):
@@ -157,7 +160,7 @@ def who(pid: int) -> dict[str, Any]:
 
 def alive(process: Mapping[str, Any]) -> bool:
     """Whether exactly this process lives: neither a restart of the machine nor a reused id deceives it."""
-    if process.get("boot") != boot():
+    if not process or process.get("boot") != boot():
         return False
     start = _start(int(process["pid"]))
     return start is not None and start == process.get("start")

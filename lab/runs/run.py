@@ -59,10 +59,27 @@ class RunSpec:
     """When to stop early; see `lab.runs.early`."""
     tracker: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    goal: str = ""
+    keep: Mapping[str, Any] = field(default_factory=dict)
+    """Which checkpoints stay: `last`, `every`, `best: {metric, goal}`."""
+    secrets: tuple[str, ...] = ()
+    """Names of the variables whose values come through the pipe."""
+    record: str = ""
+    """The folder of its Markdown record."""
+    register: Mapping[str, Any] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+    """`module:function`s the supervisor calls with the folder once the result is in place."""
     digest: str = ""
     """Input digest of the experiment; empty for a run that no declaration stands behind."""
     isolation: str = "process"
     """`process`, or `inline`: in this process, for many short calls."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], **more: Any) -> RunSpec:
+        """A spec from plain values, as JSON holds them; names that are none of its fields are left out. Pure."""
+        known: dict[str, Any] = {k: v for k, v in values.items() if k in cls.__dataclass_fields__}
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in (known | more).items()}
+        return cls(**fields)
 
     def write(self, inputs: Mapping[str, Any] | None = None) -> RunFolder:
         """The folder holds the spec; nothing runs yet. Raises Problems where the disk refuses."""
@@ -109,6 +126,8 @@ class Handle:
             self._process.poll()
         if found := self.folder.result:
             return found
+        if self._process is not None and self._process.returncode is None:
+            return None  # its supervisor lives, and may not hold the lease yet
         if self.folder.state() in ENDED:
             return self.folder.result or interrupted(self.folder)
         if self._process is not None and self._process.returncode is not None and not self.folder.held():
@@ -174,6 +193,9 @@ def again(folder: RunFolder, secrets: Mapping[str, str] | None = None) -> Handle
         keep.mkdir(exist_ok=True)
         attempt = folder.result.get("attempts", 1)
         os.replace(folder / "result.json", keep / f"attempt-{attempt}.json")
+    folder.write("process.json", {"attempt": folder.read("process.json").get("attempt", 0)})
+    for name in ("after.json", "exit.json"):
+        (folder / name).unlink(missing_ok=True)
     return Handle(folder, _supervisor(folder, secrets or {}))
 
 

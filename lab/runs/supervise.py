@@ -81,6 +81,7 @@ class Supervisor:
         result |= {"attempts": attempt, "started": self.began, "ended": time.time()}
         result["seconds"] = result["ended"] - self.began
         self.folder.write("result.json", result)
+        self._afterwards()
         fcntl.flock(self.lease, fcntl.LOCK_UN)
         if tracker is not None:
             tracker.end()
@@ -137,6 +138,19 @@ class Supervisor:
         if attempt > 1:
             env["LAB_RESUME"] = "1"
         return env
+
+    def _afterwards(self) -> None:
+        """What the experiment asks for after a run; what goes wrong there is noted, the result stands."""
+        wrong = []
+        for name in self.spec.get("after", ()):
+            try:
+                module, _, attribute = name.partition(":")
+                getattr(importlib.import_module(module), attribute)(self.folder)
+            except Exception as e:
+                wrong.append(str(e) or type(e).__name__)
+                self._log(f"lab: {name}: {type(e).__name__}: {e}\n")
+        if self.spec.get("after"):
+            self.folder.write("after.json", {"wrong": wrong})
 
     # --- ending it ----------------------------------------------------------------------------------------------
 

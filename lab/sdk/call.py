@@ -142,7 +142,8 @@ def convert(value: Any, hint: Any, where: str) -> Any:
         if value is None:
             return None
     elif dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return hint(**arguments(typing.cast(Any, hint), value, {}))
+        made: Any = hint
+        return made(**arguments(made, value, {}))
     elif hint is Path and isinstance(value, str):
         return Path(value)
     elif hint is bool or hint is str:
@@ -174,8 +175,9 @@ def _made(hint: type, value: Any, where: str) -> Any:
         raise Mistake(f"{where} should be {hint.__name__}, not {value!r} ({e})") from None
 
 
-def _paths(things: Mapping[str, Any]) -> dict[str, str]:
-    return {n: str(t["path"]) for n, t in things.items()}
+def _paths(things: Mapping[str, Any]) -> dict[str, Any]:
+    """Name → path; of a ladder name → level → path."""
+    return {n: dict(t["levels"]) if t.get("levels") else str(t["path"]) for n, t in things.items()}
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -42,3 +42,7 @@ def wrong(root: Path, *overrides: str, **options: object) -> tuple[Problem, ...]
 def right(root: Path, *overrides: str, **options: object) -> Declared:
     """What is declared."""
     return load(root, overrides, **options)  # type: ignore[arg-type]
+
+
+GOOD = "path: /srv/a\ncontent: x\n"
+"""The smallest file resource."""

@@ -1,10 +1,12 @@
 """What Lab composes equals what `hydra.compose` makes of the same lab written with `kind@kind.name: name` entries."""
 
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +46,11 @@ KINDS = ("file", "note", "tool")
 
 
 @pytest.fixture(autouse=True)
-def more_kinds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def more_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two kinds more, as other packages would add them."""
     monkeypatch.setattr(kinds, "shipped", lambda: ("file",))
     monkeypatch.setattr(kinds, "plugged", lambda: dict.fromkeys(("tool", "note"), "lab.kinds.file:File"))
     monkeypatch.setenv("LAB_TEST_SET", "from the environment")
-    yield
 
 
 def by_hydra(root: Path, overrides: Sequence[str]) -> Any:
@@ -84,7 +85,7 @@ def same(left: Any, right: Any) -> bool:
         return left.keys() == right.keys() and all(same(v, right[k]) for k, v in left.items())
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(same, left, right))
-    return type(left) is type(right) and (left == right or left != left and right != right)
+    return type(left) is type(right) and (left == right or (left != left and right != right))
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(300, marks=pytest.mark.slow)])
@@ -144,12 +145,12 @@ SCALARS = st.one_of(
                      "${file.two}", "${lab}", "\\${x}", "${oc.decode:'[1, 2]'}", "${vars.${lab.name}}", "1e-5", "???"]),
     st.integers(-5, 5), st.booleans(), st.none(), st.floats(-2, 2).map(lambda x: round(x, 3)),
 )  # fmt: skip
-VALUES = st.recursive(
-    SCALARS, lambda v: st.lists(v, max_size=2) | st.dictionaries(KEYS, v, max_size=3), max_leaves=5
-)
+VALUES = st.recursive(SCALARS, lambda v: st.lists(v, max_size=2) | st.dictionaries(KEYS, v, max_size=3), max_leaves=5)
 BLOCKS = st.dictionaries(KEYS, VALUES, min_size=1, max_size=4)
 TARGETS = st.sampled_from(["one", "two", "one.a", "two.b", "one.a.b", "two.c.a", "one.zzz", "new", "new.a", "one.b.0"])
-WRITTEN = st.sampled_from(["1", "text", "[1,x]", "{a:1}", "{zz:{b:2}}", "null", "'${lab.name}'", "1e-3", "true", "''", "0x10"])
+WRITTEN = st.sampled_from(
+    ["1", "text", "[1,x]", "{a:1}", "{zz:{b:2}}", "null", "'${lab.name}'", "1e-3", "true", "''", "0x10"]
+)
 OVERRIDES = st.lists(
     st.builds(
         lambda sign, target, value: f"~file.{target}" if sign == "~" else f"{sign}file.{target}={value}",
@@ -159,7 +160,13 @@ OVERRIDES = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None, phases=[Phase.generate], derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    deadline=None,
+    phases=[Phase.generate],
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(one=BLOCKS, two=BLOCKS, overrides=OVERRIDES)
 def test_small_labs_of_any_shape(
     make: Make, tmp_path: Path, one: Mapping[str, Any], two: Mapping[str, Any], overrides: list[str]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
+import shutil
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lab.adapters import envlock, envs
 from lab.adapters.channel import PLACEHOLDER, index, package
 from lab.core.facts import Facts
+from lab.core.steps_envs import InstallEnv, LockEnv
 
 SHORT = f"{sys.version_info.major}.{sys.version_info.minor}"
 FULL = "{}.{}.{}".format(*sys.version_info[:3])
@@ -57,7 +63,8 @@ class Stage:
 
 def module(name: str, version: str, body: str = "") -> dict[str, Any]:
     """The files of a noarch Python package with one module."""
-    text = f"__version__ = {version!r}\n{body}\ndef main():\n    import sys\n    print({name!r}, __version__, sys.prefix)\n"
+    main = f"def main():\n    import sys\n    print({name!r}, __version__, sys.prefix)\n"
+    text = f"__version__ = {version!r}\n{body}\n{main}"
     info = f"site-packages/{name}-{version}.dist-info"
     return {
         f"site-packages/{name}/__init__.py": text.encode(),
@@ -74,7 +81,7 @@ def python_package(channel: Path) -> None:
         f"bin/python{SHORT}": exe,
         "bin/python3": f"python{SHORT}",
         "bin/python": f"python{SHORT}",
-        "pyvenv.cfg": f"home = {os.path.dirname(exe)}\ninclude-system-site-packages = false\nversion = {FULL}\n".encode(),
+        "pyvenv.cfg": f"home = {os.path.dirname(exe)}\nversion = {FULL}\n".encode(),
         f"lib/python{SHORT}/site-packages/README.txt": b"site-packages of a thin python\n",
     }
     abi = [f"python_abi {SHORT}.* *_{CP}"]
@@ -124,3 +131,53 @@ def channel(folder: Path) -> Path:
     package(folder, "labclash", "1.0", depends=["labhello <2"])
     index(folder)
     return folder
+
+
+def spec(built: Path | str, *conda: str, **more: Any) -> dict[str, Any]:
+    """A spec of conda packages from a channel, for both platforms."""
+    return {
+        "channels": [str(built)],
+        "conda": [*conda],
+        "python": SHORT,
+        "platforms": ["osx-arm64", "linux-64"],
+        **more,
+    }
+
+
+def step_for(root: Path, name: str = "one", **more: Any) -> InstallEnv:
+    """The step that installs an env of a temporary lab."""
+    return InstallEnv(name, str(root / "state" / "envs" / name), "linux-64", **more)
+
+
+def made(root: Path, built: Path | str, *conda: str, name: str = "one", **more: Any) -> tuple[Stage, InstallEnv]:
+    """An env that was locked and installed."""
+    stage = Stage(root)
+    lock(stage, name, spec(built, *conda, **more))
+    step = step_for(root, name)
+    envs.install(step, stage)
+    return stage, step
+
+
+def site(step: InstallEnv, *parts: str) -> Path:
+    """A path in the env's site-packages."""
+    return Path(step.link, "lib", f"python{SHORT}", "site-packages", *parts)
+
+
+_LOCKS: dict[str, Path] = {}
+
+
+def lock(stage: Stage, name: str, asked: dict[str, Any]) -> None:
+    """An env is locked; one that was locked from the same channel before in this session is copied."""
+    key = f"{name} {json.dumps(asked, sort_keys=True)}"
+    where = envlock.locks(stage)
+    kept = _LOCKS.get(key)
+    if kept is None or any(where.glob(f"{name}.*")) or asked["channels"][0].startswith("."):
+        envlock.lock(LockEnv(name, asked), stage)
+        kept = _LOCKS[key] = Path(tempfile.mkdtemp())
+        atexit.register(shutil.rmtree, kept, ignore_errors=True)
+        for path in where.glob(f"{name}.*"):
+            shutil.copy(path, kept)
+        return
+    where.mkdir(parents=True, exist_ok=True)
+    for path in kept.iterdir():
+        shutil.copy(path, where)

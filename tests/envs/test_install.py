@@ -1,32 +1,23 @@
-"""An env is locked, installed, watched and repaired with the real tools, from a local channel."""
+"""An env is installed, watched and repaired with the real tools, from a local channel."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from lab.adapters import envlock, envs
+from lab.adapters import closed, envlock, envs, prefix
 from lab.adapters.closed import run
-from lab.core.steps_envs import InstallEnv, LockEnv, RemoveEnv
-from tests.envs.stands import SHORT, Stage, channel
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return channel(tmp_path_factory.mktemp("channel"))
-
-
-def spec(built: Path, *conda: str) -> dict[str, object]:
-    return {"channels": [str(built)], "conda": [*conda], "python": SHORT, "platforms": ["osx-arm64", "linux-64"]}
-
-
-def made(root: Path, built: Path, *conda: str, name: str = "one") -> tuple[Stage, InstallEnv]:
-    stage = Stage(root)
-    envlock.lock(LockEnv(name, spec(built, *conda)), stage)
-    step = InstallEnv(name, str(root / "state" / "envs" / name), "linux-64")
-    envs.install(step, stage)
-    return stage, step
+from lab.core.problem import Problems
+from lab.core.steps_envs import LockEnv, RemoveEnv
+from tests.envs.stands import SHORT, Stage, made, site, spec, step_for
 
 
 def test_locked_installed_tampered_repaired_removed(tmp_path: Path, built: Path) -> None:
@@ -37,7 +28,8 @@ def test_locked_installed_tampered_repaired_removed(tmp_path: Path, built: Path)
     done = run(step.link, ["labhello"])
     assert done.text.startswith("labhello 1.1.0"), done.text
     before = envs.observe(step.link)
-    victim = Path(step.link, "lib", f"python{SHORT}", "site-packages", "labhello", "__init__.py")
+    untouched = {r: s.st_ino for r, s in prefix.walk(before["prefix"]) if "labprefix" in r}
+    victim = site(step, "labhello", "__init__.py")
     victim.write_text("print('evil')\n")
     (victim.parent / "foreign.py").write_text("")
     Path(step.link, "share/labdata/a.txt").unlink()
@@ -48,5 +40,166 @@ def test_locked_installed_tampered_repaired_removed(tmp_path: Path, built: Path)
     assert seen["files"]["share/labdata/a.txt"] == "deleted (conda:labdata 1.0)"
     envs.install(step, stage)
     assert envs.observe(step.link, 2) == before
+    assert {r: s.st_ino for r, s in prefix.walk(before["prefix"]) if "labprefix" in r} == untouched
+    envs.remove(RemoveEnv("one", step.link), stage)
     envs.remove(RemoveEnv("one", step.link), stage)
     assert not (tmp_path / "state" / "envs").exists()
+
+
+@pytest.mark.parametrize(
+    "how", ["edit", "edit keeping size and time", "delete", "foreign package", "mode", "link", "record"]
+)
+def test_any_tampering_is_named_and_repaired(tmp_path: Path, built: Path, how: str) -> None:
+    """Each way to tamper with a file is named at the depth that can see it, and apply brings back the same env."""
+    stage, step = made(tmp_path, built, "labhello ==1.1.0", "labprefix")
+    before = envs.observe(step.link)
+    victim, depth = site(step, "labhello", "__init__.py"), 1
+    if how == "edit":
+        victim.write_text("x = 1\n")
+    elif how == "edit keeping size and time":
+        s = victim.stat()
+        victim.write_bytes(b"#" * s.st_size)
+        os.utime(victim, ns=(s.st_atime_ns, s.st_mtime_ns))
+        depth = 2
+    elif how == "delete":
+        victim.unlink()
+        depth = 0
+    elif how == "foreign package":
+        folder = site(step, "sneaky")
+        folder.mkdir()
+        (folder / "__init__.py").write_text("")
+        (site(step, "sneaky-1.0.dist-info")).mkdir()
+        site(step, "sneaky-1.0.dist-info", "METADATA").write_text("Name: sneaky\n")
+        depth = 0
+    elif how == "mode":
+        os.chmod(Path(step.link, "bin", "labprefix"), 0o644)
+        depth = 2
+    elif how == "link":
+        victim.unlink()
+        victim.symlink_to("/etc/hostname")
+    else:
+        record = next(Path(step.link, "conda-meta").glob("labhello-*.json"))
+        record.write_text(record.read_text().replace("1.1.0", "6.6.6"))
+    seen = envs.observe(step.link, depth)
+    assert seen["state"] != "intact"
+    word = {"foreign package": "sneaky", "mode": "labprefix"}.get(how, "labhello")
+    assert any(word in rel + what for rel, what in seen["files"].items()), seen["files"]
+    envs.install(step, stage)
+    after = envs.observe(step.link, 2)
+    assert after["state"] == "intact"
+    assert after["content_digest"] == before["content_digest"]
+
+
+def test_equal_in_every_prefix_and_home(tmp_path: Path, built: Path) -> None:
+    """S0-US-001-3: locks and contents have the same digests in two labs in different places."""
+    seen, texts = [], []
+    for home in ("a", "somewhere/else/b"):
+        root = tmp_path / home
+        shutil.copytree(built, root / "channel")
+        _, step = made(root, "./channel", "labhello ==1.1.0", "labprefix")
+        facts = envs.observe(step.link, 2)
+        seen.append((facts["lock"], facts["content_digest"], facts["state"]))
+        texts.append((root / "conf/lock/env/one.conda-lock.yml").read_text())
+    assert seen[0] == seen[1]
+    assert texts[0] == texts[1]
+
+
+def test_contradicting_envs_live_side_by_side(tmp_path: Path, built: Path) -> None:
+    """S0-US-001-2: each env prints its own version; a decoy on the caller's paths is importable in neither."""
+    decoy = tmp_path / "decoy" / "lib" / f"python{SHORT}" / "site-packages"
+    decoy.mkdir(parents=True)
+    (decoy / "decoy.py").write_text("")
+    spoiled = {"PYTHONPATH": str(decoy), "PYTHONUSERBASE": str(tmp_path / "decoy"), "PYTHONHOME": "/nowhere"}
+    before = dict(os.environ)
+    steps = [made(tmp_path, built, f"labhello =={v}", name=f"e{v[0]}{v[2]}")[1] for v in ("1.0.0", "1.1.0", "2.0.0")]
+    os.environ.update(spoiled)
+    try:
+        said = [run(s.link, ["labhello"]).text.split()[1] for s in steps]
+        found = [run(s.link, ["python", "-c", "import decoy"]) for s in steps]
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    assert said == ["1.0.0", "1.1.0", "2.0.0"]
+    assert all(d.returncode == 1 and "No module named 'decoy'" in d.text for d in found)
+    assert "PYTHONPATH" not in closed.environment(steps[0].link)
+
+
+def test_a_failing_smoke_test_keeps_the_old_env(tmp_path: Path, built: Path) -> None:
+    """A new env that fails its smoke test is never switched to."""
+    stage, step = made(tmp_path, built, "labhello ==1.0.0")
+    old = os.path.realpath(step.link)
+    envlock.lock(LockEnv("one", spec(built, "labhello ==1.1.0")), stage)
+    with pytest.raises(Problems, match="smoke test") as e:
+        envs.install(step_for(tmp_path, commands=("echo broken; exit 3",)), stage)
+    assert "broken" in e.value.problems[0].why
+    assert os.path.realpath(step.link) == old
+    assert envs.observe(step.link, 2)["state"] == "intact"
+    assert sum(1 for p in Path(old).parent.iterdir() if p.is_dir()) == 1
+
+
+def test_running_processes_keep_their_env(tmp_path: Path, built: Path) -> None:
+    """A prefix stays until the second replacement, and longer while something holds its lease."""
+    stage, step = made(tmp_path, built, "labhello ==1.0.0")
+    first = Path(os.path.realpath(step.link))
+    with (first / prefix.OURS / "lease").open() as lease:
+        import fcntl
+
+        fcntl.flock(lease, fcntl.LOCK_SH)
+        for version in ("1.1.0", "2.0.0"):
+            envlock.lock(LockEnv("one", spec(built, f"labhello =={version}")), stage)
+            envs.install(step, stage)
+        assert (first / "bin" / "python").exists()
+    envlock.lock(LockEnv("one", spec(built, "labhello ==1.0.0")), stage)
+    envs.install(step, stage)
+    assert not first.exists()
+
+
+def test_installs_at_once_are_safe(tmp_path: Path, built: Path) -> None:
+    """Four envs installed at the same time from one cold cache are all intact, and share their files."""
+    stage = Stage(tmp_path)
+    steps = []
+    for n in range(4):
+        envlock.lock(LockEnv(f"e{n}", spec(built, "labhello ==1.1.0", "labprefix")), stage)
+        steps.append(step_for(tmp_path, f"e{n}"))
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda s: envs.install(s, stage), steps))
+    assert [envs.observe(s.link, 2)["state"] for s in steps] == ["intact"] * 4
+    assert len({site(s, "labhello", "__init__.py").stat().st_ino for s in steps}) == 1
+
+
+@pytest.mark.slow
+def test_a_kill_leaves_the_old_env_or_the_new_one(tmp_path: Path, built: Path) -> None:
+    """Killed at 20 moments, an install leaves the old env or the new one whole, and the next one finishes."""
+    stage, step = made(tmp_path, built, "labhello ==1.0.0", "labprefix")
+    versions = ("1.1.0", "1.0.0")
+    begun = time.monotonic()
+    script = (
+        "import sys; from pathlib import Path; from lab.adapters import envs;"
+        "from tests.envs.stands import Stage, step_for;"
+        "root = Path(sys.argv[1]); print('go', flush=True); envs.install(step_for(root), Stage(root)); print('done')"
+    )
+    lengths = []
+    for n in range(21):
+        version = versions[n % 2]
+        envlock.lock(LockEnv("one", spec(built, f"labhello =={version}", "labprefix")), stage)
+        before = envs.observe(step.link)["lock"]
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        started = time.monotonic()
+        if n:
+            time.sleep(max(lengths) * n / 20)
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        lengths.append(time.monotonic() - started) if not n else None
+        seen = envs.observe(step.link, 2)
+        assert seen["state"] == "intact", (n, seen)
+        said = run(step.link, ["labhello"]).text.split()[1]
+        assert (said == version) is (seen["lock"] != before), (n, said, version)
+        envs.install(step, stage)
+        assert run(step.link, ["labhello"]).text.split()[1] == version
+        assert sum(1 for p in Path(os.path.realpath(step.link)).parent.iterdir() if p.is_dir()) <= 2
+    assert time.monotonic() - begun < 300

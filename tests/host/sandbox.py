@@ -16,7 +16,8 @@ mkdir "$D/upper" "$D/work" "$D/root"
 mount -t overlay overlay -o lowerdir=/,upperdir="$D/upper",workdir="$D/work" "$D/root"
 for each in sys dev dev/pts dev/shm; do mount --bind "/$each" "$D/root/$each"; done
 mount -t proc proc "$D/root/proc"
-exec chroot "$D/root" "$@"
+chroot "$D/root" "$@" &  # the shell stays: as the first process it reaps what is orphaned
+wait $!
 """
 
 
@@ -43,6 +44,8 @@ def inside(script: Path, folder: Path, *arguments: str, timeout: float = 300) ->
     )  # fmt: skip
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
-        raise AssertionError(f"{script.name} ended with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+        raise AssertionError(
+            f"{script.name} ended with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        )
     found: dict[str, Any] = json.loads(lines[-1])
     return found

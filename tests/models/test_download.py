@@ -158,6 +158,7 @@ download(item, Path(root), Net(timeout=2), lambda: None, lambda n: None)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ignores", [False, True], ids=["ranges", "no-ranges"])
 def test_twelve_kills_at_random_moments_and_the_next_attempt_finishes(
     server: Server, tmp_path: Path, ignores: bool

@@ -96,6 +96,8 @@ def place(path, data, mode):
         with os.fdopen(fd, "wb") as f:
             f.write(data)
             os.fchmod(f.fileno(), int(mode, 8))
+            if os.path.exists(path):  # at(1) reads its list through its group: who owns a file stays
+                os.fchown(f.fileno(), os.stat(path).st_uid, os.stat(path).st_gid)
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
@@ -128,7 +130,7 @@ def attributes(machine, path, mode, owner, group):
 
 
 def line(machine, path, line, state="present", create=True, mode="0644"):
-    """The file has this line once, or not at all; an emptied file that Lab would have made goes."""
+    """The file has this line once, or not at all. A file that holds nothing else was made for the line, and goes."""
     lines = []
     if os.path.exists(path):
         with open(path, encoding="utf-8") as f:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import platform
 
-from . import acl, darwin, files, linux, sessions, services
+from . import access, acl, darwin, files, linux, sessions, services
 from .machine import Failed
 
 if platform.system() == "Darwin":
@@ -24,10 +24,11 @@ OPS = {
     "end_sessions": sessions.end,
     "leftovers": sessions.leftovers,
     "archive": sessions.archive,
-    "unit": services.unit,
     "reload": services.reload,
-    "command": services.command,
     "proc": services.proc,
+    "members": access.members,
+    "sshd": access.sshd,
+    "tailscale": access.tailscale,
 }
 
 

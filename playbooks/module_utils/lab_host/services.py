@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Timers, services and commands."""
+"""Services that run, and what all of them share."""
 
 from __future__ import annotations
 
@@ -11,33 +11,6 @@ from .machine import Failed
 
 def systemd():
     return os.path.isdir("/run/systemd/system")
-
-
-def unit(machine, name, state="started", path=None, force=False):
-    """A systemd timer or a launchd job (`path` is its plist) runs, or is out of the way; told where there is neither."""
-    if path and path.endswith(".plist"):
-        loaded = machine.ask("launchctl", "print", "system/" + name)[0] == 0
-        if state == "started":
-            if loaded and force:
-                machine.run("launchctl", "bootout", "system/" + name, fine=(0, 3, 36))
-                loaded = False
-            if not loaded:
-                machine.run("launchctl", "bootstrap", "system", path)
-        elif loaded:
-            machine.run("launchctl", "bootout", "system/" + name, fine=(0, 3, 36))
-        return
-    if not systemd():
-        return
-    active = machine.ask("systemctl", "is-active", "--quiet", name)[0] == 0
-    if state == "started":
-        if force or machine.done:
-            machine.ask("systemctl", "daemon-reload")
-        if not active:
-            machine.run("systemctl", "enable", "--now", name)
-        elif machine.done:
-            machine.run("systemctl", "restart", name)
-    elif active or machine.ask("systemctl", "is-enabled", "--quiet", name)[0] == 0:
-        machine.run("systemctl", "disable", "--now", name, fine=(0, 1, 5))
 
 
 def reload(machine, service, check=None, pid_file=None):
@@ -53,20 +26,27 @@ def reload(machine, service, check=None, pid_file=None):
         machine.run("systemctl", "reload-or-try-restart", service, fine=(0, 5))
 
 
-def command(machine, argv, unless=None, do="", said=None, fine=(0,)):
-    """A command is run, unless another exits with 0."""
-    if unless and machine.ask(*unless)[0] == 0:
-        return
-    machine.run(*argv, do=do, said=said, fine=tuple(fine))
+FSTAB = "/etc/fstab"
+HIDDEN = "proc /proc proc defaults,hidepid=2 0 0"
 
 
-def proc(machine, option="hidepid=2", state="present"):
-    """The process list shows each user only their own processes (Linux); `state: absent` shows all again."""
+def proc(machine, state="present"):
+    """The process list shows each user only their own processes (Linux), now and after a restart.
+
+    `state: absent` shows all again, if it was Lab that hid them: its line in fstab says so.
+    """
     if not os.path.exists("/proc/mounts"):
         return
     with open("/proc/mounts", encoding="utf-8") as f:
-        mounts = [x.split() for x in f]
-    options = next((m[3] for m in mounts if m[1] == "/proc"), "")
+        options = next((x.split()[3] for x in f if x.split()[1] == "/proc"), "")
     hidden = "hidepid=2" in options or "hidepid=invisible" in options
-    if hidden != (state == "present"):
-        machine.run("mount", "-o", "remount,{}".format(option if state == "present" else "hidepid=0"), "/proc")
+    ours = False
+    if os.path.exists(FSTAB):
+        with open(FSTAB, encoding="utf-8") as f:
+            ours = HIDDEN in f.read().splitlines()
+    if state == "present" and not hidden:
+        machine.run("mount", "-o", "remount,hidepid=2", "/proc")
+        files.line(machine, FSTAB, HIDDEN)
+    elif state == "absent" and ours:
+        files.line(machine, FSTAB, HIDDEN, state="absent")
+        machine.run("mount", "-o", "remount,hidepid=0", "/proc")

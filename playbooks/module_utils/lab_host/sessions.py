@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import tarfile
@@ -35,15 +36,24 @@ def leftovers(machine, name, places=()):
     for top in (*PLACES, *places):
         for folder, folders, names in os.walk(top, topdown=False):
             for each in (os.path.join(folder, n) for n in (*names, *folders)):
-                if os.lstat(each).st_uid != uid:
-                    continue
-                machine.note("removed {}".format(each))
-                if machine.check:
-                    continue
-                if os.path.isdir(each) and not os.path.islink(each):
-                    os.chown(each, 0, 0) if os.listdir(each) else os.rmdir(each)
-                else:
-                    os.unlink(each)
+                # Others make and remove files there all the while: one that is gone is fine.
+                with contextlib.suppress(FileNotFoundError):
+                    leftover(machine, each, uid)
+
+
+def leftover(machine, path, uid):
+    """A file of the account is removed; a folder in which others keep something is given to root."""
+    if os.lstat(path).st_uid != uid:
+        return
+    machine.note("removed {}".format(path))
+    if machine.check:
+        return
+    if not os.path.isdir(path) or os.path.islink(path):
+        os.unlink(path)
+    elif os.listdir(path):
+        os.chown(path, 0, 0)
+    else:
+        os.rmdir(path)
 
 
 def archive(machine, name, to):

@@ -3,8 +3,9 @@
     python train.py --out DIR [--params FILE.json]
 
 The text is `pydoc_data.topics` of the standard library, which every Python has; every 12th topic is held out and
-written beside the model as `held_out.txt`. DIR is a folder as Hugging Face lays it out: config.json, tokenizer.json,
-model.safetensors in bfloat16. Needs mlx, numpy and tokenizers; no torch. Same versions, same seed: same bytes.
+written beside the model as `held_out.txt`, some of the rest as `calibration.txt`. DIR is a folder as Hugging Face lays
+it out: config.json, tokenizer.json, model.safetensors in bfloat16. Needs mlx, numpy and tokenizers; no torch. The same
+versions and seed give the same bytes.
 Prints JSON lines `{"progress": [done, total, "steps"]}` and at last `{"facts": {...}}`.
 """
 
@@ -126,7 +127,9 @@ def start(c: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
     return out
 
 
-def train(c: dict[str, Any], weights: dict[str, np.ndarray], ids: np.ndarray, held: np.ndarray, p: dict[str, Any]) -> Any:
+def train(
+    c: dict[str, Any], weights: dict[str, np.ndarray], ids: np.ndarray, held: np.ndarray, p: dict[str, Any]
+) -> Any:
     """The weights after `steps` of AdamW, and what was measured."""
     import mlx.core as mx
     import mlx.nn as nn
@@ -211,6 +214,7 @@ def make(out: Path, p: dict[str, Any]) -> dict[str, Any]:
     for name, value in (("config", c), ("generation_config", ends), ("tokenizer_config", settings)):
         (out / f"{name}.json").write_text(json.dumps(value, indent=1) + "\n")
     (out / "held_out.txt").write_text(held)
+    (out / "calibration.txt").write_text(text[:60000])
     save(out / "model.safetensors", weights)
     return {"parameters": int(sum(a.size for a in weights.values())), "vocabulary": c["vocab_size"], **facts}
 

@@ -1,0 +1,98 @@
+"""The pictures of a sweep as PNG files, by matplotlib where it is installed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lab.runs.sweep_plot import Scale, names, scale
+from lab.runs.sweep_ports import Ended
+from lab.runs.sweep_summary import best
+
+
+def draw(
+    folder: Path, objective: Mapping[str, str], trials: Sequence[Ended], importance: Mapping[str, Mapping[str, float]]
+) -> list[Path]:
+    """history, importance, contour, parallel and front, as far as they apply; nothing without matplotlib."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return []
+    done = [t for t in trials if t.state == "complete" and t.values]
+    made: list[Path] = []
+
+    def picture(name: str, paint: Callable[[Any], None]) -> None:
+        figure = Figure(figsize=(6.4, 4), dpi=120, layout="constrained")
+        FigureCanvasAgg(figure)
+        paint(figure.add_subplot())
+        path = folder / f"{name}.png"
+        figure.savefig(path)
+        made.append(path)
+
+    if not done:
+        return []
+    for at, (metric, goal) in enumerate(objective.items()):
+        picture(f"history_{metric}", lambda ax, at=at, metric=metric, goal=goal: _history(ax, done, at, metric, goal))
+        if weights := importance.get(metric):
+            picture(f"importance_{metric}", lambda ax, weights=weights: _bars(ax, weights))
+        numeric = [n for n in (importance.get(metric) or names(done)) if scale(done, n) is not None]
+        if len(numeric) >= 2 and len(done) >= 4:
+            picture(f"contour_{metric}", lambda ax, n=numeric, at=at, m=metric: _contour(ax, done, n[0], n[1], at, m))
+        picture(f"parallel_{metric}", lambda ax, at=at, metric=metric: _parallel(ax, done, metric, at))
+    if len(objective) == 2:
+        picture("front", lambda ax: _front(ax, done, objective))
+    return made
+
+
+def _history(ax: Any, done: Sequence[Ended], at: int, metric: str, goal: str) -> None:
+    pick = max if goal == "max" else min
+    ax.plot([t.number for t in done], [t.values[at] for t in done], "o", ms=3, alpha=0.6)
+    so_far = [pick(t.values[at] for t in done[: i + 1]) for i in range(len(done))]
+    ax.step([t.number for t in done], so_far, where="post")
+    ax.set_xlabel("trial")
+    ax.set_ylabel(metric)
+
+
+def _bars(ax: Any, weights: Mapping[str, float]) -> None:
+    ax.barh(list(weights)[::-1], list(weights.values())[::-1])
+    ax.set_xlabel("importance")
+
+
+def _contour(ax: Any, done: Sequence[Ended], x: str, y: str, at: int, metric: str) -> None:
+    have = [t for t in done if x in t.params and y in t.params]
+    xs, ys = [t.params[x] for t in have], [t.params[y] for t in have]
+    values = [t.values[at] for t in have]
+    marks = ax.scatter(xs, ys, c=values, cmap="viridis_r", edgecolors="k", zorder=3)
+    with contextlib.suppress(ValueError, RuntimeError):  # all points on a line
+        ax.tricontourf(xs, ys, values, levels=12, cmap="viridis_r", alpha=0.8)
+    for name, put in ((x, ax.set_xscale), (y, ax.set_yscale)):
+        found = scale(have, name)
+        if found is not None and found.log:
+            put("log")
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    ax.figure.colorbar(marks, label=metric)
+
+
+def _parallel(ax: Any, done: Sequence[Ended], metric: str, at: int) -> None:
+    axes = names(done)
+    scales = [Scale([t.params[n] for t in done if n in t.params]) for n in axes]
+    last = Scale([t.values[at] for t in done])
+    for t in done:
+        have = [(i, s(t.params[n])) for i, (n, s) in enumerate(zip(axes, scales, strict=True)) if n in t.params]
+        have.append((len(axes), last(t.values[at])))
+        ax.plot([p[0] for p in have], [p[1] for p in have], color=f"{0.15 + 0.7 * last(t.values[at]):.2f}", alpha=0.7)
+    ax.set_xticks(range(len(axes) + 1), [*axes, metric], rotation=20)
+    ax.set_yticks([])
+
+
+def _front(ax: Any, done: Sequence[Ended], objective: Mapping[str, str]) -> None:
+    ax.plot([t.values[0] for t in done], [t.values[1] for t in done], "o", ms=3, alpha=0.4)
+    ones = sorted(best(done, objective), key=lambda t: t.values[0])
+    ax.plot([t.values[0] for t in ones], [t.values[1] for t in ones], "-o", ms=4)
+    across, up = objective
+    ax.set_xlabel(across)
+    ax.set_ylabel(up)

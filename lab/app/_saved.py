@@ -1,0 +1,162 @@
+"""What goes into a backup: paths, consistent copies of databases, and a manifest of all of it."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lab.adapters.files import put
+from lab.app.lab import Lab
+from lab.core.address import Address
+from lab.core.problem import problem
+
+MANIFEST = "manifest.json"
+FETCHED = ("url", "hub", "ollama")
+"""Sources from which a model or dataset can be fetched again."""
+MAGIC = b"SQLite format 3\x00"
+SKIPPED = ("cache", "work", "backup/drill", "lock")
+"""Below `state/`: made again by themselves."""
+
+
+@dataclass
+class Saved:
+    """One backup's content."""
+
+    paths: list[str] = field(default_factory=list)
+    excludes: list[str] = field(default_factory=list)
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+
+def gather(lab: Lab, name: str, settings: Mapping[str, Any], staged: Path) -> Saved:
+    """The paths to snapshot, `staged` (databases and the manifest) among them."""
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True, mode=0o700)
+    saved = Saved(excludes=list(settings["exclude"]))
+    include = set(settings["include"])
+    if "conf" in include:
+        saved.paths += [str(p) for n in ("conf", "playbooks", "recipes", "docs") if (p := lab.root / n).is_dir()]
+    if "state" in include:
+        saved.paths.append(str(lab.state))
+        saved.excludes += [str(lab.state / n) for n in SKIPPED]
+    elif "experiments" in include and (lab.state / "runs").is_dir():
+        saved.paths.append(str(lab.state / "runs"))
+    for path in settings["paths"]:
+        if not os.path.lexists(path):
+            raise problem(f"{path} is to be backed up and is not there", do="make it, or take it off `paths`")
+        saved.paths.append(path)
+    again = _fetched_again(lab)
+    for kind in sorted(include & {"models", "datasets"}):
+        kinds = ("dataset",) if kind == "datasets" else ("model", "quantization")
+        for address, place in _places(lab, kinds):
+            if os.path.exists(place):
+                saved.paths.append(place)
+    saved.paths = _outermost(saved.paths)
+    files, databases, left = {}, {}, {}
+    for path, stat in _walk(saved.paths, [*saved.excludes, str(staged.parent)]):
+        known = next((a for p, a in again.items() if path == p or path.startswith(p + "/")), None)
+        if stat.st_size >= settings["large"] and known and not settings["copy_large"]:
+            left[path] = {"address": known, "size": stat.st_size, "sha256": lab.world().sha256(path)}
+            saved.excludes.append(_literal(path))
+        elif _is_database(path):
+            copy = staged / "databases" / path.lstrip("/")
+            copy_database(path, copy)
+            databases[path] = str(copy)
+            saved.excludes += [_literal(path + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
+        else:
+            files[path] = [stat.st_size, stat.st_mtime_ns]
+    for path in databases:
+        for suffix in ("-wal", "-shm", "-journal"):
+            files.pop(path + suffix, None)
+    lab.hashes.save()
+    saved.manifest = {
+        "format": 1, "lab": lab.id, "backup": name, "at": time.time(), "root": str(lab.root), "state": str(lab.state),
+        "store": str(lab.store), "include": sorted(include), "paths": list(saved.paths), "databases": databases,
+        "left": left, "files": files,
+        "resources": {a: {"declaration": r.declaration, "facts": r.facts, "digest": r.digest} for a, r in lab.records.items()},
+    }  # fmt: skip
+    put(staged / MANIFEST, json.dumps(saved.manifest, sort_keys=True).encode(), mode=0o600)
+    saved.paths.append(str(staged))
+    return saved
+
+
+def _literal(path: str) -> str:
+    """A path as a pattern that means only itself."""
+    return "".join(f"\\{c}" if c in "*?[\\" else c for c in path)
+
+
+def _places(lab: Lab, kinds: tuple[str, ...]) -> Iterator[tuple[Address, str]]:
+    for address, record in lab.records.items():
+        if address.kind in kinds:
+            for fact in ("path", "prefix", "folder"):
+                if isinstance(place := record.facts.get(fact), str) and place.startswith("/"):
+                    yield address, place
+                    break
+
+
+def _fetched_again(lab: Lab) -> dict[str, str]:
+    """Where files lie that can be fetched again → whose they are."""
+    out = {}
+    for address, place in _places(lab, ("model", "dataset")):
+        if any(lab.records[address].declaration.get(k) for k in FETCHED):
+            out[place] = str(address)
+            real = os.path.realpath(place)
+            out.setdefault(real, str(address))
+    return out
+
+
+def _outermost(paths: list[str]) -> list[str]:
+    kept: list[str] = []
+    for path in sorted(set(paths)):
+        if not any(path.startswith(k.rstrip("/") + "/") for k in kept):
+            kept.append(path)
+    return kept
+
+
+def _walk(paths: list[str], excludes: list[str]) -> Iterator[tuple[str, os.stat_result]]:
+    def out(path: str) -> bool:
+        return any(
+            path == e or fnmatch.fnmatch(path, e) or fnmatch.fnmatch(os.path.basename(path), e) for e in excludes
+        )
+
+    excludes = list(excludes)
+    for top in paths:
+        if os.path.isfile(top) and not os.path.islink(top):
+            yield top, os.stat(top)
+        for folder, folders, names in os.walk(top):
+            folders[:] = sorted(f for f in folders if not out(os.path.join(folder, f)))
+            for name in sorted(names):
+                path = os.path.join(folder, name)
+                if not out(path) and not os.path.islink(path) and os.path.isfile(path):
+                    yield path, os.stat(path)
+
+
+def _is_database(path: str) -> bool:
+    try:
+        with open(path, "rb") as f:
+            return f.read(16) == MAGIC
+    except OSError:
+        return False
+
+
+def copy_database(path: str, to: Path) -> None:
+    """A consistent copy of a live SQLite database, whatever is being written to it meanwhile."""
+    to.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        with (
+            closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as live,
+            closing(sqlite3.connect(to)) as copy,
+        ):
+            live.backup(copy)
+    except sqlite3.Error as e:
+        raise problem(
+            f"the database {path} cannot be copied", why=str(e), do="close what holds it, then try again"
+        ) from e

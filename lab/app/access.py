@@ -1,0 +1,119 @@
+"""access: what devices are given, whether they get in, and the confirmation of a changed sshd."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from lab.adapters.files import put
+from lab.adapters.ssh import Target, login, reused
+from lab.app.lab import Lab
+from lab.core.access_files import client as snippet
+from lab.core.problem import problem
+from lab.kinds.access import Access
+
+PENDING = Path("/etc/lab/access/pending")
+
+
+def declared(lab: Lab) -> Access:
+    """The lab's access declaration; a Problem where there is none."""
+    for declaration in lab.declarations.values():
+        if isinstance(declaration, Access):
+            return declaration
+    raise problem("no access is declared", do="write conf/access/NAME.yaml; docs/access.md shows how")
+
+
+def client(lab: Lab, device: str = "", identity: str = "") -> str:
+    """The part of `~/.ssh/config` that a device needs."""
+    access = declared(lab)
+    if device and device not in access.devices:
+        raise problem(f"no device is called {device}", why=f"there are: {', '.join(access.devices)}", do="add its key to `devices:`")
+    name = str(lab.head.get("lab", {}).get("name", "lab"))
+    addresses = list(access.addresses)
+    if access.tailscale and access.tailscale.hostname and access.tailscale.hostname not in addresses:
+        addresses.append(access.tailscale.hostname)
+    if not addresses:
+        raise problem("no address is declared", do="say in `addresses:` under which names devices reach this machine")
+    return snippet(name, addresses, access.users[0], access.sshd.port, identity, access.sshd.keep_alive)
+
+
+def pending() -> dict[str, Any] | None:
+    """The unconfirmed change of sshd: `{word, at, until, confirmed}`; None where there is none."""
+    try:
+        found: dict[str, Any] = json.loads(PENDING.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as e:
+        raise problem("the pending change cannot be read", why=str(e), do="wait: sshd goes back by itself") from e
+    return found
+
+
+def confirm(lab: Lab, here: bool = False) -> str:
+    """The changed sshd stays. Only a session that began after the change proves that one can still get in."""
+    waiting = pending()
+    if waiting is None:
+        return "Nothing waits for a confirmation."
+    if not here:
+        if not os.environ.get("SSH_CONNECTION"):
+            raise problem(
+                "this is no ssh session", why="only a fresh login proves that you can get in", do="log in by ssh, or say --here"
+            )
+        began = _session_began()
+        if began < waiting["at"]:
+            raise problem(
+                "this session is older than the change", why="it would live on even if nobody could get in", do="log in again"
+            )
+    path = Path(waiting["confirmed"])
+    put(path, waiting["word"].encode(), mode=0o600)
+    left = max(0.0, waiting["until"] - time.time())
+    return f"Confirmed: sshd stays as it is now ({left / 60:.0f} min before it would have gone back)."
+
+
+def _session_began() -> float:
+    """When the sshd that serves this session was started."""
+    import psutil
+
+    process: Any = psutil.Process()
+    while process is not None:
+        if process.name().startswith("sshd"):
+            return float(process.create_time())
+        process = process.parent()
+    return 0.0
+
+
+def probe(lab: Lab, count: int = 10, target: Target | None = None) -> dict[str, Any]:
+    """How often and how fast one gets in: `{tried, rate, p50, p95, first, reused}`, seconds; noted in `state/access/`."""
+    access = declared(lab)
+    if target is None:
+        host = (access.addresses or ("127.0.0.1",))[0]
+        target = Target(host, access.sshd.port, access.users[0])
+    times, failed, why = [], 0, ""
+    path = lab.state / "access" / "probes.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as log:
+        for _ in range(count):
+            seconds, reason = login(target)
+            failed, why = failed + bool(reason), reason or why
+            if not reason:
+                times.append(seconds)
+            log.write(json.dumps({"at": time.time(), "host": target.host, "seconds": seconds, "why": reason}) + "\n")
+    with tempfile.TemporaryDirectory(prefix="lab-") as folder:
+        first, again = reused(target, Path(folder)) if times else (math.nan, math.nan)
+    times.sort()
+    return {
+        "tried": count, "rate": (count - failed) / count if count else 0.0, "why": why,
+        "p50": times[len(times) // 2] if times else None, "p95": times[int(len(times) * 0.95)] if times else None,
+        "first": None if math.isnan(first) else first, "reused": None if math.isnan(again) else again,
+    }  # fmt: skip
+
+
+def rate(lab: Lab) -> tuple[int, float]:
+    """(probes ever made, the part of them that got in)."""
+    path = lab.state / "access" / "probes.jsonl"
+    lines = [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
+    return len(lines), sum(not x["why"] for x in lines) / len(lines) if lines else 0.0

@@ -1,0 +1,192 @@
+"""backup: snapshots made, listed, checked, thinned and tried, as the applied declaration says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lab.adapters.restic import Repository
+from lab.app._saved import MANIFEST, gather
+from lab.app.lab import Lab
+from lab.core.problem import Problem, Problems, did_you_mean, problem
+from lab.core.schedule import period
+
+READ_PARTS = 10
+"""A weekly check reads this fraction of all data, another one each time: a flipped bit is found by reading only."""
+
+
+def names(lab: Lab) -> list[str]:
+    """The backups that have been applied."""
+    return sorted(p.stem for p in (lab.state / "backup").glob("*.json"))
+
+
+def settings(lab: Lab, name: str = "") -> tuple[str, dict[str, Any]]:
+    """(name, what was applied) of a backup; of the only one where none is named."""
+    known = names(lab)
+    if not name and len(known) == 1:
+        name = known[0]
+    if name not in known:
+        what = f"no backup `{name}` is applied{did_you_mean(name, known)}" if name else "name a backup"
+        raise problem(what, why=f"there are: {', '.join(known) or 'none'}", do="see `lab status`; `lab apply` makes it")
+    return name, json.loads((lab.state / "backup" / f"{name}.json").read_text())
+
+
+def repositories(lab: Lab, name: str, applied: Mapping[str, Any]) -> list[Repository]:
+    """Every repository of a backup, the first one first."""
+    stage = lab.stage(f"backup.{name}")
+    deadline = time.monotonic() + applied["hours"] * 3600 if applied["hours"] else 0.0
+    return [
+        Repository(r, lambda: stage.secret(applied["password"]), stage.check, applied["upload"], deadline)
+        for r in applied["repos"]
+    ]
+
+
+def now(lab: Lab, name: str = "", scheduled: bool = False) -> list[dict[str, Any]]:
+    """One new snapshot in each repository; says of each what was added. Then thins them as `keep` says.
+
+    Where one repository fails the others are still filled, and the problem is raised at the end.
+    """
+    name, applied = settings(lab, name)
+    stage = lab.stage(f"backup.{name}")
+    staged = lab.state / "staged" / name
+    saved = gather(lab, name, applied, staged)
+    told: list[dict[str, Any]] = []
+    failed: list[Problem] = []
+    try:
+        for repository in repositories(lab, name, applied):
+            begun = time.time()
+            try:
+                summary = repository.backup(saved.paths, saved.excludes, _tags(lab, name), stage.progress)
+                repository.forget(applied["keep"], f"backup:{name}")
+            except Problems as e:
+                failed += e.problems
+                note(lab, name, "failed", repo=repository.repo, why=e.problems[0].summary)
+                continue
+            entry = {
+                "repo": repository.repo, "snapshot": summary["snapshot_id"], "seconds": round(time.time() - begun, 2),
+                "files": summary.get("total_files_processed", 0), "added": summary.get("data_added", 0),
+                "bytes": summary.get("total_bytes_processed", 0), "left": len(saved.manifest["left"]),
+                "unread": summary["unread"],
+            }  # fmt: skip
+            note(lab, name, "snapshot", **entry)
+            told.append(entry)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    if failed:
+        raise Problems(*failed)
+    if scheduled:
+        upkeep(lab, name, applied)
+    return told
+
+
+def upkeep(lab: Lab, name: str, applied: Mapping[str, Any]) -> None:
+    """What is due besides the snapshot: a weekly check that reads part of the data, and the restore drill."""
+    if age(lab, name, "check") > period("weekly"):
+        count = sum(e["what"] == "check" for e in log(lab, name))
+        check(lab, name, f"{count % READ_PARTS + 1}/{READ_PARTS}")
+    if applied["drill"] and age(lab, name, "drill") > period(applied["drill"]):
+        drill(lab, name)
+
+
+def snapshots(lab: Lab, name: str = "") -> list[dict[str, Any]]:
+    """Every snapshot of a backup's first repository: `{id, time, paths}`, oldest first."""
+    name, applied = settings(lab, name)
+    found = repositories(lab, name, applied)[0].snapshots(f"backup:{name}")
+    return [{"id": s["short_id"], "time": s["time"], "paths": s["paths"]} for s in found]
+
+
+def check(lab: Lab, name: str = "", subset: str = "") -> list[str]:
+    """Every repository is sound; with `subset` (`100%`, `2/10`) that part of the data has been read."""
+    name, applied = settings(lab, name)
+    for repository in repositories(lab, name, applied):
+        repository.check(subset)
+        note(lab, name, "check", repo=repository.repo, subset=subset)
+    return list(applied["repos"])
+
+
+def unlock(lab: Lab, name: str = "") -> None:
+    """Locks that dead processes left behind are gone."""
+    name, applied = settings(lab, name)
+    for repository in repositories(lab, name, applied):
+        repository.unlock()
+
+
+def drill(lab: Lab, name: str = "") -> dict[str, Any]:
+    """The newest snapshot of each repository, really restored into a scratch folder and compared; raises what differs."""
+    from lab.app.restore import fetch
+
+    name, applied = settings(lab, name)
+    begun, files = time.time(), 0
+    for repository in repositories(lab, name, applied):
+        scratch = lab.state / "backup" / "drill" / name
+        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            restored = fetch(lab, name, repository, scratch, "")
+            wrong = restored.wrong()
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        if wrong:
+            note(lab, name, "drill failed", repo=repository.repo, why=wrong[0])
+            raise problem(
+                f"the restore drill of {name} failed", why="; ".join(wrong[:5]), do="run `lab backup check --read-data`"
+            )
+        files += len(restored.manifest["files"]) + len(restored.manifest["databases"])
+        note(lab, name, "drill", repo=repository.repo, files=files, seconds=round(time.time() - begun, 2))
+    return {"backup": name, "files": files, "seconds": round(time.time() - begun, 2)}
+
+
+def status(lab: Lab) -> list[dict[str, Any]]:
+    """Of each applied backup: `{backup, snapshot, check, drill, late}`, ages in seconds, None for never."""
+    out = []
+    for name in names(lab):
+        _, applied = settings(lab, name)
+        ages: dict[str, Any] = {
+            w: a if (a := age(lab, name, w)) < 1e9 else None for w in ("snapshot", "check", "drill")
+        }
+        late = ages["snapshot"] is None or ages["snapshot"] > applied["alert"] * 86400
+        out.append({"backup": name, **ages, "late": late})
+    return out
+
+
+def age(lab: Lab, name: str, what: str) -> float:
+    """Seconds since something last went well; endless where it never did. A clock set back counts as just now."""
+    times = [e["at"] for e in log(lab, name) if e["what"] == what]
+    return max(0.0, time.time() - times[-1]) if times else float("inf")
+
+
+def log(lab: Lab, name: str) -> list[dict[str, Any]]:
+    """What was done for a backup, in order; a line cut short by a crash is passed over."""
+    path = lab.state / "backup" / f"{name}.log"
+    out = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            out.append(json.loads(line))
+        except ValueError:
+            continue
+    return out
+
+
+def note(lab: Lab, name: str, what: str, **more: Any) -> None:
+    """One line more in a backup's log."""
+    path = lab.state / "backup" / f"{name}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as f:
+        f.write(json.dumps({"at": time.time(), "what": what, **more}) + "\n")
+
+
+def _tags(lab: Lab, name: str) -> Sequence[str]:
+    return (f"backup:{name}", f"lab:{lab.id[:8]}")
+
+
+def manifest_below(target: Path) -> Path:
+    """Where a restored snapshot keeps its manifest."""
+    found = sorted(target.glob(f"**/staged/*/{MANIFEST}"))
+    if not found:
+        raise problem(
+            "this snapshot was not made by Lab", why="it holds no manifest", do="restore it with restic itself"
+        )
+    return found[0]

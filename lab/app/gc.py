@@ -1,0 +1,218 @@
+"""gc: frees what no declaration, record, run or kept generation needs, after showing it.
+
+What is needed is found without knowing the kinds: every SHA-256 that is written in `conf/` (all profiles and locks), in
+the ledger, in the runs' files, in the views of every lab that shares a store, or for a kept generation, keeps its blob.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.adapters import store
+from lab.app.lab import Lab
+from lab.app.models import Library
+from lab.core import layout
+from lab.core.address import Address
+from lab.ledger import generations, lock
+
+HEX = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+READ = 16 << 20
+"""Bytes of each file that are searched for hashes."""
+HOUR = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Waste:
+    """One thing to free: where, how many bytes on disk, and why nothing needs it."""
+
+    kind: str
+    """`blob`, `view`, `partial` or `rest`."""
+    path: str
+    bytes: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What may be freed, and what was left for which reason."""
+
+    waste: tuple[Waste, ...]
+    kept: Mapping[str, int]
+    """Reason → bytes of blobs that no view links to and that are kept all the same."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that freeing all gives back."""
+        return sum(w.bytes for w in self.waste)
+
+
+def find(lab: Lab, *, keep: int = 1, older: float = 7) -> Findings:
+    """What may be freed: `keep` generations and partial downloads younger than `older` days are left alone. Reads."""
+    library = Library(lab)
+    needed = _needed(lab)
+    waste: list[Waste] = []
+    kept: dict[str, int] = {}
+    for root in library.roots.values():
+        if store.stamped(root) is None:
+            continue
+        orphans = list(_orphans(lab, root))
+        waste += orphans
+        gone = {w.path for w in orphans}
+        linked = {s for f, r in store.views(root) if str(f) not in gone for s in (r.get("files") or {}).values()}
+        later = {h for stone in _stones(lab, root, keep) for h in stone}
+        for blob in sorted((root / "blobs").rglob("*")):
+            if not blob.is_file() or blob.name in linked:
+                continue
+            size = blob.stat().st_blocks * 512
+            reason = next((r for r, known in needed.items() if blob.name in known), "")
+            reason = reason or ("a kept generation" if blob.name in later else "")
+            if reason:
+                kept[reason] = kept.get(reason, 0) + size
+            else:
+                waste.append(Waste("blob", str(blob), size, "nothing needs its content"))
+        waste += _incoming(lab, root, older)
+        waste += _left(root)
+    return Findings(tuple(waste), kept)
+
+
+def gc(lab: Lab, found: Findings | None = None, *, keep: int = 1, older: float = 7) -> Findings:
+    """What was found is freed, under the writer's lock; returns what really was."""
+    with lock.held(lab.state / "lock", "gc"):
+        # What was shown is freed only where it is still waste now.
+        now = find(lab, keep=keep, older=older)
+        shown = {w.path for w in found.waste} if found else None
+        done = []
+        for waste in now.waste:
+            if shown is None or waste.path in shown:
+                _free(Path(waste.path), waste.kind)
+                done.append(waste)
+        for root in Library(lab).roots.values():
+            _tidy(root, {w.path for w in done})
+    return Findings(tuple(done), now.kept)
+
+
+def _needed(lab: Lab) -> dict[str, set[str]]:
+    """Reason → every SHA-256 that is written there."""
+    conf = {h for f in lab.conf.rglob("*") if f.suffix in (".yaml", ".yml") for h in _hashes(f)}
+    ledger: set[str] = set()
+    for record in lab.records.values():
+        text = record.facts_json + record.inputs_json
+        ledger |= {h.decode() for h in HEX.findall(text.encode())}
+    runs = {h for folder in ("runs", "studies") for f in (lab.state / folder).rglob("*.json") for h in _hashes(f)}
+    return {"a declaration or lock": conf, "the ledger": ledger, "a run": runs}
+
+
+def _hashes(file: Path) -> Iterable[str]:
+    try:
+        with open(file, "rb") as f:
+            return {h.decode() for h in HEX.findall(f.read(READ))}
+    except OSError:
+        return ()
+
+
+def _orphans(lab: Lab, root: Path) -> Iterator[Waste]:
+    """Views of this lab that neither a record nor a declaration of any profile stands for."""
+    recorded = {str(r.facts.get("view")) for r in lab.records.values()}
+    for folder, record in store.views(root):
+        address = Address(record.get("address") or "")
+        if record.get("lab") != lab.id or str(folder) in recorded or not address:
+            continue
+        file = lab.conf / address.kind / f"{address.name.partition('.')[0]}.yaml"
+        if not file.exists() and not (lab.conf / address.kind / f"{address.name}.yaml").exists():
+            yield Waste("view", str(folder), 0, f"{address} is neither declared nor recorded")
+
+
+def _stones(lab: Lab, root: Path, keep: int) -> Iterator[set[str]]:
+    """Hashes of dropped views that a kept generation declared, and those of other labs."""
+    latest = generations.latest(lab.ledger)
+    declared: set[str] = set()
+    for number in range(max(1, latest - keep + 1), latest + 1):
+        declared |= {str(a) for a in generations.declared_at(lab.ledger, number)}
+    for stone in (root / "dropped").glob("*.json"):
+        said = _json(stone)
+        if said.get("lab") != lab.id or str(said.get("address")) in declared:
+            yield set((said.get("files") or {}).values())
+
+
+def _incoming(lab: Lab, root: Path, older: float) -> Iterator[Waste]:
+    alone = set(store.stamped(root) or ()) <= {lab.id}
+    folder = Path(layout.incoming(str(root)))
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        age = time.time() - file.stat().st_mtime
+        size = _size(file)
+        if file.suffix in (".part", ".json") and re.fullmatch("[0-9a-f]{40,64}", file.stem):
+            if _busy(file.with_suffix(".part")):
+                continue
+            if store.path(root, file.stem).exists():
+                yield Waste("partial", str(file), size, "its content is in the store")
+            elif age > older * 24 * HOUR:
+                yield Waste("partial", str(file), size, f"nobody went on with it for {age / 24 / HOUR:.0f} days")
+        elif alone or age > HOUR:
+            yield Waste("rest", str(file), size, "an intermediate of work that is finished or was killed")
+
+
+def _left(root: Path) -> Iterator[Waste]:
+    for folder, names, files in os.walk(layout.models(str(root))):
+        for name in [n for n in names if n.endswith(".lab-tmp")]:
+            names.remove(name)
+            yield Waste("rest", f"{folder}/{name}", 0, "left by a killed apply")
+        for name in files:
+            if name.endswith(".lab-tmp"):
+                yield Waste("rest", f"{folder}/{name}", _size(Path(folder, name)), "left by a killed apply")
+
+
+def _busy(part: Path) -> bool:
+    try:
+        with open(part, "rb") as f:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
+def _size(path: Path) -> int:
+    if path.is_dir() and not path.is_symlink():
+        return sum(f.lstat().st_blocks * 512 for f in path.rglob("*"))
+    return path.lstat().st_blocks * 512
+
+
+def _free(path: Path, kind: str) -> None:
+    if kind == "view":
+        store.drop(path)
+    elif path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _tidy(root: Path, freed: set[str]) -> None:
+    """Empty folders and notes of blobs that are gone are removed."""
+    for stone in (root / "dropped").glob("*.json"):
+        if not any(store.path(root, h).exists() for h in (_json(stone).get("files") or {}).values()):
+            stone.unlink()
+    for path in {Path(f).parent for f in freed}:
+        if path.is_relative_to(root / "blobs"):
+            try:
+                path.rmdir()
+            except OSError:
+                continue
+
+
+def _json(file: Path) -> dict[str, Any]:
+    import json
+
+    try:
+        value = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,34 @@
+"""Steps of the host's kinds, beside `Play`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from lab.core.step import Step
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRepository(Step):
+    """A restic repository that exists and opens with its password; made where there is none."""
+
+    verb: ClassVar[str] = "open_repository"
+    uses: ClassVar[tuple[str, ...]] = ("network",)
+
+    repo: str
+    password: str
+    """A secret reference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule(Step):
+    """A command of the lab that runs by itself, by launchd, systemd or cron, for the person who applies.
+
+    `words` follow `lab -C ROOT`; empty `every` means it no longer runs.
+    """
+
+    verb: ClassVar[str] = "schedule"
+
+    name: str
+    every: str = ""
+    words: tuple[str, ...] = field(default=())

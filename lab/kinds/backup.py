@@ -1,0 +1,169 @@
+"""backup: snapshots of what cannot be made again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from lab.core.change import Action, Change
+from lab.core.facts import Facts
+from lab.core.kind import Context, Declaration
+from lab.core.problem import Unknown
+from lab.core.schedule import PATTERN
+from lab.core.secret import Secret
+from lab.core.step import Remove, Step, Write
+from lab.core.steps_host import OpenRepository, Schedule
+from lab.core.units import parse_size
+from lab.core.world import World
+
+Class = Literal["conf", "state", "experiments", "datasets", "models"]
+REMOTE = ("sftp:", "rest:", "s3:", "b2:", "azure:", "gs:", "swift:", "rclone:")
+
+
+class Keep(BaseModel):
+    """How many snapshots stay; zero everywhere keeps all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    last: int = Field(0, ge=0)
+    """The newest."""
+    hourly: int = Field(0, ge=0)
+    """One for each of the last hours."""
+    daily: int = Field(7, ge=0)
+    """One for each of the last days."""
+    weekly: int = Field(4, ge=0)
+    """One for each of the last weeks."""
+    monthly: int = Field(12, ge=0)
+    """One for each of the last months."""
+    yearly: int = Field(0, ge=0)
+    """One for each of the last years."""
+
+
+class Backup(Declaration):
+    """A restic repository, what goes into it, and the timer that fills and thins it.
+
+        backup/nightly.yaml:  include: [conf, state]  repo: /Volumes/cold/restic  password: keychain:restic  every: "03:30"
+
+    Destroying a backup removes its timer; its snapshots stay: data outlives the declaration that made it.
+    """
+
+    kind: ClassVar[str] = "backup"
+
+    include: tuple[Class, ...] = ("conf", "state")
+    """Parts of the lab: `conf` (with locks), `state` (the ledger, runs), `experiments` (runs only), `datasets`, `models`."""
+    paths: tuple[str, ...] = ()
+    """Further files and folders."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of restic that are left out."""
+    repo: str = Field(min_length=1)
+    """Where the snapshots go: a folder, or `sftp:`, `rest:`, `s3:` … as restic spells it."""
+    also: tuple[str, ...] = ()
+    """Further repositories that hold the same, with the same password."""
+    password: Secret
+    """What encrypts the repositories. Without it nothing can be restored: keep it somewhere else too."""
+    every: str = ""
+    """When it runs by itself: `hourly`, `daily`, `weekly`, `monthly`, `03:30` or `sun 04:00`; empty: only when asked."""
+    keep: Keep = Keep()
+    """How many snapshots stay."""
+    large: str = "100MB"
+    """From this size on, a file that can be fetched again is recorded by source and hash instead of copied."""
+    copy_large: bool = False
+    """Copy large files even where they can be fetched again."""
+    upload: str = ""
+    """The most to send per second, `10MB`."""
+    hours: float = Field(0, ge=0)
+    """The longest one backup may take; 0 for no limit."""
+    drill: str = "weekly"
+    """How often a restore is really tried: as `every`; empty for never."""
+    alert: int = Field(3, ge=1)
+    """Days without a good snapshot after which `lab status` and `lab doctor` complain."""
+
+    @field_validator("every", "drill")
+    @classmethod
+    def _schedule(cls, value: str) -> str:
+        import re
+
+        if value and not re.fullmatch(PATTERN, value):
+            raise ValueError("expected hourly, daily, weekly, monthly, 03:30 or sun 04:00")
+        return value
+
+    @field_validator("large", "upload")
+    @classmethod
+    def _size(cls, value: str) -> str:
+        if value:
+            parse_size(value)
+        return value
+
+    def check(self, context: Context) -> Iterator[str | tuple[str, str, str]]:
+        for repo in (self.repo, *self.also):
+            place = self.place(repo, context)
+            for path in self.paths:
+                if place and (place == context.path(path) or place.startswith(context.path(path).rstrip("/") + "/")):
+                    yield f"the repository {repo} lies inside {path}, which it backs up", "repo", "put it elsewhere"
+
+    def place(self, repo: str, context: Context) -> str:
+        """The folder of a local repository; empty for a remote one. Pure."""
+        return "" if repo.startswith(REMOTE) else context.path(repo)
+
+    def settings(self, context: Context) -> dict[str, Any]:
+        """What a backup run goes by: kept beside the ledger, so that what was applied is what runs. Pure."""
+        return {
+            "repos": [self.place(r, context) or r for r in (self.repo, *self.also)],
+            "include": sorted(self.include),
+            "paths": sorted(context.path(p) for p in self.paths),
+            "exclude": list(self.exclude),
+            "password": str(self.password),
+            "keep": {k: v for k, v in self.keep.model_dump().items() if v},
+            "large": parse_size(self.large),
+            "copy_large": self.copy_large,
+            "upload": parse_size(self.upload) if self.upload else 0,
+            "hours": self.hours,
+            "drill": self.drill,
+            "alert": self.alert,
+        }
+
+    def file(self, context: Context) -> str:
+        """Where the settings are kept. Pure."""
+        return f"{context.state}/backup/{context.address.partition('.')[2]}.json"
+
+    def job(self, context: Context) -> str:
+        """The name of the timer, one per lab and backup. Pure."""
+        return f"lab-{str(context.lab.get('id', ''))[:8]}-{context.address.replace('.', '-')}"
+
+    def wanted(self, context: Context) -> Facts:
+        return {**self.settings(context), "every": self.every or "never", "repository": "there"}
+
+    def observe(self, world: World, context: Context) -> Facts | None:
+        raw = world.read(self.file(context))
+        every = world.ask("schedule", name=self.job(context))
+        if raw is None and every is None:
+            return None
+        try:
+            settings: Mapping[str, Any] = json.loads(raw) if raw else {}
+        except ValueError:
+            settings = {"settings": "not readable"}
+        places = [r for r in settings.get("repos", ()) if not str(r).startswith(REMOTE)]
+        for place in places:
+            if world.volume(place) is None:
+                raise Unknown(f"the volume of {place} is not mounted")
+        missing = [p for p in places if world.stat(f"{p}/config") is None]
+        return {
+            **settings,
+            "every": every or "never",
+            "repository": "gone: " + ", ".join(missing) if missing else "there",
+        }
+
+    def steps(self, change: Change, context: Context) -> Iterator[Step]:
+        if change.action is Action.DESTROY:
+            yield Schedule(self.job(context))
+            yield Remove(self.file(context))
+            return
+        for repo in (self.repo, *self.also):
+            yield OpenRepository(self.place(repo, context) or repo, self.password)
+        yield Write(self.file(context), json.dumps(self.settings(context), indent=1, sort_keys=True) + "\n", 0o600)
+        yield Schedule(
+            self.job(context), self.every, ("backup", "now", context.address.partition(".")[2], "--scheduled")
+        )

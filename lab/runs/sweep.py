@@ -1,0 +1,386 @@
+"""Sweep: one coordinator carries a study to its end. What it knows is in the study and in the trials' folders, so
+it may be killed anywhere and started again.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lab.core.problem import Problems, problem
+from lab.core.rules import Rule
+from lab.core.space import nested
+from lab.core.steps_sweeps import Search
+from lab.runs.folder import RunFolder, parse
+from lab.runs.sweep_ports import Ended, Executor, Proposed, Tuner
+
+OUTSIDE = (1, 2, 9, 15)
+"""Signals by which others end a process (HUP, INT, KILL, TERM): such a trial is lost, not failed."""
+LOST = 20
+"""How often a lost trial is run again before it counts as failed."""
+
+
+@dataclass
+class Live:
+    """A trial that runs now."""
+
+    trial: Proposed
+    read: int = 0
+    """Bytes of its metrics already reported."""
+    seen: dict[int, float] = field(default_factory=dict)
+    pruning: bool = False
+    began: float = 0.0
+
+
+class Sweep:
+    """The loop of one study: adopt, tell, ask, start, until the trials asked for have ended."""
+
+    def __init__(
+        self,
+        step: Search,
+        tuner: Tuner,
+        executor: Executor,
+        *,
+        exhaustive: int | None = None,
+        admit: Callable[[str], bool] | None = None,
+        release: Callable[[str], None] | None = None,
+        unchanged: Callable[[], str] = lambda: "",
+        reusable: Callable[[Mapping[str, Any]], RunFolder | None] | None = None,
+        check: Callable[[], None] = lambda: None,
+        tell: Callable[[float, float | None], None] = lambda done, total: None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.step, self.tuner, self.executor = step, tuner, executor
+        self.points = exhaustive
+        self.admit, self.release = admit or (lambda name: True), release or (lambda name: None)
+        self.unchanged, self.reusable = unchanged, reusable
+        self.check, self.tell, self.say = check, tell, say
+        self.metrics = tuple(step.objective)
+        self.signs = [-1.0 if goal == "max" else 1.0 for goal in step.objective.values()]
+        self.rules = [Rule(text) for text in step.constraints]
+        self.ended: dict[int, Ended] = {}
+        self.live: dict[int, Live] = {}
+        self.drawn = 0
+        self.over = ""
+        """Why no further trial begins; empty while some may."""
+        self.began = time.time()
+        self.waiting: Proposed | None = None
+        """A trial that waits for memory."""
+        self._waited = 0.0
+
+    # --- the loop -------------------------------------------------------------------------------------------------
+
+    def run(self) -> str:
+        """Why it ended: `finished`, or the rule that ended it. Raises Problems, Cancelled."""
+        self.ended = {t.number: t for t in self.tuner.ended()}
+        self.drawn = self.tuner.drawn()
+        self._adopt()
+        pause = 0.002
+        while True:
+            moved = self._collect()
+            moved |= self._fill()
+            if not self.live and self.waiting is None and self.over:
+                return self.over
+            self.tell(self.counted(), self.target())
+            try:
+                self.check()
+            except BaseException:
+                if self.live:
+                    self.say(f"{len(self.live)} trials go on by themselves; the next start adopts them")
+                raise
+            pause = 0.002 if moved else min(pause * 1.5, 0.05)
+            time.sleep(pause)
+
+    def target(self) -> int | None:
+        """How many trials shall have ended."""
+        if self.points is None:
+            return self.step.trials
+        return min(self.points, self.step.trials or self.points)
+
+    def counted(self) -> int:
+        """Trials that have ended and count: all but those outside the constraints."""
+        return sum(1 for t in self.ended.values() if t.state != "infeasible")
+
+    def _adopt(self) -> None:
+        """Trials begun earlier: living ones are watched, finished ones told, dead ones run again."""
+        adopted = again = 0
+        for trial in self.tuner.begun():
+            folder = self.executor.folder(trial.number)
+            lives = folder.held() or bool(folder.result)
+            if not lives:
+                again += 1
+                self._start(trial, again=folder.path.exists())
+            else:
+                adopted += 1
+                self.live[trial.number] = Live(trial, pruning="pruning" in trial.notes, began=time.time())
+        if self.ended or adopted or again:
+            self.say(
+                f"{self.step.study} goes on: {self.counted()} trials have ended, {adopted} adopted, {again} run again"
+            )
+
+    # --- trials that run ------------------------------------------------------------------------------------------
+
+    def _collect(self) -> bool:
+        moved = False
+        for number, live in list(self.live.items()):
+            result = self.executor.poll(number)
+            if self.step.pruner or result is not None:
+                self._report(number, live)
+            if result is None:
+                if self.step.pruner and live.seen and not live.pruning and self.tuner.hopeless(number):
+                    live.pruning = True
+                    self.tuner.note(number, "pruning", max(live.seen))
+                    self.executor.stop(number)
+                continue
+            moved = True
+            if self._lost(live, result):
+                continue
+            del self.live[number]
+            self.release(f"{self.step.study}-{number}")
+            self._judge(live, result)
+        return moved
+
+    def _report(self, number: int, live: Live) -> None:
+        """What the trial has logged since is reported to the pruner."""
+        name = self.metrics[0]
+        try:
+            with open(self.executor.folder(number) / "metrics.jsonl", "rb") as f:
+                f.seek(live.read)
+                for line in f:
+                    if not line.endswith(b"\n"):
+                        break
+                    live.read += len(line)
+                    point = parse(line)
+                    if point is None or name not in point[2]:
+                        continue
+                    live.seen[point[0]] = point[2][name]
+                    if len(self.metrics) == 1:
+                        self.tuner.report(number, point[0], point[2][name])
+        except FileNotFoundError:
+            return
+
+    def _lost(self, live: Live, result: Mapping[str, Any]) -> bool:
+        """Whether the trial is gone through no fault of its own; then it runs again, in place."""
+        state, number = result.get("state"), live.trial.number
+        if live.pruning:
+            return False
+        gone = state in ("lost", "interrupted") or (state == "killed" and result.get("signal") in OUTSIDE)
+        limit = LOST if gone else 1 if state == "stopped" else 0
+        times = int(live.trial.notes.get("lost", 0))
+        if times >= limit:
+            return False
+        self.tuner.note(number, "lost", times + 1)
+        trial = Proposed(number, live.trial.params, {**live.trial.notes, "lost": times + 1})
+        self.say(f"trial {number} was lost ({result.get('reason') or state}); it runs again with the same parameters")
+        self._start(trial, again=True)
+        return True
+
+    def _start(self, trial: Proposed, *, again: bool = False) -> None:
+        self.executor.start(trial.number, nested({}, trial.params), again=again)
+        self.live[trial.number] = Live(trial, began=time.time())
+
+    # --- how a trial ended ----------------------------------------------------------------------------------------
+
+    def _judge(self, live: Live, result: Mapping[str, Any]) -> None:
+        """The study is told how the trial ended."""
+        number, metrics = live.trial.number, dict(result.get("metrics") or {})
+        self.tuner.note(number, "run", self.executor.folder(number).id)
+        self.tuner.note(number, "seconds", round(float(result.get("seconds") or 0), 3))
+        if live.pruning and result.get("state") != "finished":
+            return self._tell(live, "pruned", (), result)
+        values, wrong = self._values(live, metrics)
+        if result.get("state") != "finished":
+            wrong = f"{result.get('state')}: {result.get('reason') or 'no reason given'}"
+        if wrong:
+            self.tuner.note(number, "reason", wrong[-500:])
+            return self._tell(live, "failed", (), result, wrong)
+        others = {n: v for n, v in metrics.items() if n not in self.metrics and math.isfinite(v)}
+        if others:
+            self.tuner.note(number, "metrics", others)
+        excess = self._excess({**metrics, **self.all(live.trial.params)})
+        if isinstance(excess, str):
+            self.tuner.note(number, "reason", excess)
+            return self._tell(live, "failed", (), result, excess)
+        if excess:
+            self.tuner.constrain(number, excess)
+        return self._tell(live, "complete", tuple(values), result, feasible=all(v <= 0 for v in excess.values()))
+
+    def _values(self, live: Live, metrics: Mapping[str, float]) -> tuple[list[float], str]:
+        values = []
+        for name, sign in zip(self.metrics, self.signs, strict=True):
+            value = metrics.get(name)
+            if self.step.judge == "best":
+                logged = [v[name] for _, _, v in self.executor.folder(live.trial.number).metrics() if name in v]
+                finite = [v for v in logged if math.isfinite(v)]
+                value = min(finite, key=lambda v: sign * v) if finite else value
+            if value is None:
+                known = ", ".join(sorted(metrics)) or "nothing"
+                return [], f"it never logged `{name}`; it logged {known}"
+            if not math.isfinite(value):
+                return [], f"`{name}` is {value} in the end"
+            values.append(float(value))
+        return values, ""
+
+    def all(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Every parameter of a trial by its dotted name: the experiment's own, and what was drawn. Pure."""
+        return {**_flat(self.step.spec.get("params") or {}), **params}
+
+    def _excess(self, values: Mapping[str, Any]) -> dict[str, float] | str:
+        """Each constraint's excess; a text where one cannot be told."""
+        out: dict[str, float] = {}
+        for rule in self.rules:
+            try:
+                out[rule.text] = rule.excess(values)
+            except KeyError as e:
+                searched = e.args[0] in self.step.space
+                if not searched:
+                    return f"the constraint `{rule.text}` needs {e.args[0]}, which was never logged"
+            except (ArithmeticError, ValueError, TypeError) as e:
+                return f"the constraint `{rule.text}` cannot be computed: {e}"
+        return out
+
+    def _tell(
+        self,
+        live: Live,
+        state: str,
+        values: tuple[float, ...],
+        result: Mapping[str, Any],
+        reason: str = "",
+        feasible: bool = True,
+    ) -> None:
+        number = live.trial.number
+        self.tuner.tell(number, state, values)
+        notes = {**live.trial.notes, "reason": reason} if reason else live.trial.notes
+        seconds = float(result.get("seconds") or 0)
+        now = time.time()
+        self.ended[number] = Ended(number, state, live.trial.params, values, notes, feasible, seconds, live.seen, now)
+        shown = ", ".join(f"{n} {v:.6g}" for n, v in zip(self.metrics, values, strict=False))
+        self.say(f"trial {number} {state}{': ' + (shown or reason) if shown or reason else ''}")
+        if state == "failed":
+            self._refuse_hopeless(reason)
+
+    def _refuse_hopeless(self, reason: str) -> None:
+        """A sweep whose trials all fail is ended early, with the reason of the last."""
+        if self.step.on_failure == "stop" and not self.over:
+            self.over = f"a trial failed: {reason}"
+        counted = [t for t in self.ended.values() if t.state != "infeasible"]
+        first = max(3, self.step.parallel)
+        if len(counted) >= first and all(t.state == "failed" for t in counted) and not self.over:
+            self.over = f"all of the first {len(counted)} trials failed"
+            self.problem = problem(
+                f"{self.step.study} was ended: its first {len(counted)} trials all failed",
+                why=reason,
+                do=f"see `lab logs {self.executor.folder(max(self.ended)).id}`, mend the experiment, and sweep again",
+            )
+
+    problem: Problems | None = None
+
+    # --- trials that begin ----------------------------------------------------------------------------------------
+
+    def _fill(self) -> bool:
+        moved = False
+        while not self.over and len(self.live) < self.step.parallel:
+            if why := self._enough():
+                self.over = why
+                break
+            target = self.target()
+            if self.waiting is None and target is not None and self.counted() + len(self.live) >= target:
+                break
+            trial = self.waiting or self._ask()
+            if trial is None:
+                break
+            self.waiting = trial
+            if not self.admit(f"{self.step.study}-{trial.number}"):
+                break
+            self.waiting = None
+            moved = True
+            if found := self.reusable(self.all(trial.params)) if self.reusable else None:
+                self.tuner.note(trial.number, "reused", found.id)
+                self._judge_reused(trial, found)
+                continue
+            self._start(trial)
+        return moved
+
+    def _ask(self) -> Proposed | None:
+        """The next point inside the constraints that can be told before it is run."""
+        for _ in range(2000):
+            if self.points is not None and self.drawn >= self.points:
+                return None
+            if changed := self.unchanged():
+                self.over = changed
+                return None
+            trial = self.tuner.ask()
+            if trial is None:
+                return None
+            self.drawn += 1
+            values = self.all(trial.params)
+            known = [r for r in self.rules if r.names <= values.keys()]
+            excess = {r.text: r.excess(values) for r in known}
+            if all(v <= 0 for v in excess.values()):
+                return trial
+            self.tuner.constrain(trial.number, excess)
+            self.tuner.tell(trial.number, "infeasible")
+            self.ended[trial.number] = Ended(trial.number, "infeasible", trial.params, feasible=False)
+        raise problem(
+            f"{self.step.study}: 2000 points in a row broke a constraint",
+            why="; ".join(self.step.constraints),
+            do="widen the space or the constraints",
+        )
+
+    def _judge_reused(self, trial: Proposed, folder: RunFolder) -> None:
+        live = Live(trial)
+        executor, self.executor = self.executor, _Finished(folder, self.executor)
+        try:
+            self._report(trial.number, live)
+            self._judge(live, {**folder.result, "seconds": 0})
+        finally:
+            self.executor = executor
+
+    def _enough(self) -> str:
+        """Why no further trial begins, by the declared rules; empty while one may."""
+        target, rules = self.target(), self.step.stop
+        if target is not None and self.counted() >= target:
+            return "finished"
+        if self.points is not None and self.drawn >= self.points and not self.live and self.waiting is None:
+            return "finished"
+        if self.step.timeout and time.time() - self.began > self.step.timeout:
+            return f"its time of {self.step.timeout:g} s is over"
+        if self.step.budget and (spent := sum(t.seconds for t in self.ended.values())) >= self.step.budget:
+            return f"its budget is spent: {spent:.0f} s of {self.step.budget:g} s of trials"
+        if not rules or len(self.signs) != 1:
+            return ""
+        done = sorted((t for t in self.ended.values() if t.values and t.state == "complete"), key=lambda t: t.ended)
+        scores = [self.signs[0] * t.values[0] for t in done if t.feasible]
+        target_value = rules.get("target")
+        if scores and target_value is not None and min(scores) <= self.signs[0] * float(target_value):
+            return f"{self.metrics[0]} reached {target_value}"
+        patience = rules.get("patience")
+        if scores and patience and len(scores) - 1 - scores.index(min(scores)) >= int(patience):
+            return f"{patience} trials did not improve on the best"
+        return ""
+
+
+class _Finished:
+    """The folder of a finished run in the place of a trial's."""
+
+    def __init__(self, folder: RunFolder, inner: Executor) -> None:
+        self._folder, self._inner = folder, inner
+
+    def folder(self, number: int) -> RunFolder:
+        return self._folder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            out |= _flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
+    return out

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sshd changed without locking anyone out, and the tailnet."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import platform
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+
+from . import files, services
+from .machine import Failed
+
+DROP_IN = "/etc/ssh/sshd_config.d/20-lab-access.conf"
+FOLDER = "/etc/lab/access"
+KEYS = FOLDER + "/keys"
+SSHD = "/usr/sbin/sshd"
+
+
+def members(machine, group, names=(), state="present"):
+    """A group has exactly these members, or is not there."""
+    try:
+        is_ = set(grp.getgrnam(group).gr_mem)
+    except KeyError:
+        is_ = None
+    darwin = platform.system() == "Darwin"
+    if state == "absent":
+        if is_ is not None:
+            machine.run(*(["dseditgroup", "-o", "delete", group] if darwin else ["groupdel", group]))
+        return
+    for name in names:
+        try:
+            pwd.getpwnam(name)
+        except KeyError:
+            raise Failed("there is no account {}".format(name), "name accounts that exist in `users`") from None
+    if is_ is None:
+        machine.run(*(["dseditgroup", "-o", "create", group] if darwin else ["groupadd", "--system", group]))
+    if is_ is None or is_ != set(names):
+        if darwin:
+            for name in sorted(set(names) - (is_ or set())):
+                machine.run("dseditgroup", "-o", "edit", "-a", name, "-t", "user", group)
+            for name in sorted((is_ or set()) - set(names)):
+                machine.run("dseditgroup", "-o", "edit", "-d", name, "-t", "user", group)
+        else:
+            machine.run("gpasswd", "--members", ",".join(names), group)
+
+
+def sshd(machine, rules, user, expect, minutes, confirmed):
+    """sshd goes by these rules: checked, tried by a real login on another port, and put back unless confirmed in time."""
+    old = None
+    if os.path.exists(DROP_IN):
+        with open(DROP_IN, encoding="utf-8") as f:
+            old = f.read()
+    if old == rules:
+        files.attributes(machine, DROP_IN, "0644", "root", None)
+        return
+    machine.note("wrote {}".format(DROP_IN))
+    if machine.check:
+        return
+    files.place(DROP_IN, rules.encode(), "0644")
+    try:
+        refused = files.sshd(machine)
+        if refused:
+            raise Failed("sshd refuses these rules: {}".format(refused), "mend the declaration; sshd is as it was")
+        in_force(machine, expect)
+        trial(user)
+    except BaseException:
+        put_back(old)
+        raise
+    arm(old, minutes, confirmed, machine)
+    services.reload(machine, "ssh.service", pid_file="/run/sshd.pid")
+
+
+def put_back(old):
+    if old is None:
+        os.unlink(DROP_IN)
+    else:
+        files.place(DROP_IN, old.encode(), "0644")
+
+
+def in_force(machine, expect):
+    """What sshd says of itself is what was declared."""
+    status, out, _err = machine.ask(SSHD, "-T")
+    if status:
+        return
+    says = {}
+    for text in out.splitlines():
+        word, _, value = text.partition(" ")
+        says.setdefault(word, []).append(value)
+    for word, value in expect.items():
+        if value not in says.get(word, []):
+            raise Failed(
+                "sshd still says {} {}".format(word, " ".join(says.get(word, ["nothing"]))),
+                "let /etc/ssh/sshd_config begin with `Include /etc/ssh/sshd_config.d/*.conf`; sshd is as it was",
+            )
+
+
+def trial(user):
+    """A real login by key, on another port, under the new rules; nothing of it stays."""
+    keys = os.path.join(KEYS, user)
+    held = ""
+    if os.path.exists(keys):
+        with open(keys, encoding="utf-8") as f:
+            held = f.read()
+    folder = tempfile.mkdtemp(prefix="lab-trial-")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    daemon = None
+    try:
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder + "/key")
+        with open(folder + "/key.pub", encoding="utf-8") as f:
+            files.place(keys, (held + "restrict " + f.read()).encode(), "0644")
+        daemon = subprocess.Popen(
+            [SSHD, "-D", "-e", "-p", str(port), "-o", "ListenAddress=127.0.0.1:" + str(port), "-o", "PidFile=none"],
+            stderr=open(folder + "/log", "wb"), stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        said = login(user, port, folder)
+        if said:
+            with open(folder + "/log", encoding="utf-8", errors="replace") as f:
+                log = [x.strip() for x in f if user in x or "refused" in x.lower() or "not allowed" in x]
+            raise Failed(
+                "{} could not log in under the new rules: {}".format(user, (log or [said])[-1]),
+                "mend the declaration; sshd is as it was",
+            )
+    finally:
+        if daemon:
+            daemon.terminate()
+            daemon.wait()
+        if held:
+            files.place(keys, held.encode(), "0644")
+        elif os.path.exists(keys):
+            os.unlink(keys)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def login(user, port, folder):
+    """Why a login fails; empty where it works."""
+    for _ in range(100):
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            break
+        except OSError:
+            time.sleep(0.05)
+    done = subprocess.run(
+        ["ssh", "-F", "none", "-p", str(port), "-i", folder + "/key", "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
+         "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
+         "-o", "ConnectTimeout=10", user + "@127.0.0.1", "true"],
+        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False,
+    )  # fmt: skip
+    return "" if done.returncode == 0 else done.stderr.strip() or "status {}".format(done.returncode)
+
+
+def run(*argv):
+    subprocess.run(argv, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+
+
+REVERT = """#!/bin/sh
+# Written by Lab: puts sshd back unless the change was confirmed from a fresh session.
+sleep {seconds}
+grep -qs {word} {token} || exit 0
+if [ "$(cat {confirmed} 2>/dev/null)" != "{word}" ]; then
+  if [ -e {before} ]; then cp -p {before} {drop}; else rm -f {drop}; fi
+  if [ -d /run/systemd/system ]; then systemctl reload-or-try-restart ssh.service
+  elif [ -r /run/sshd.pid ]; then kill -HUP "$(cat /run/sshd.pid)"; fi
+  logger -t lab -p auth.warning "sshd was put back: nobody ran lab access confirm" 2>/dev/null
+fi
+rm -f {token} {before}
+"""
+
+
+def arm(old, minutes, confirmed, machine):
+    """From now on the old rules return after some minutes, unless the word in the token stands in `confirmed` by then."""
+    os.makedirs(FOLDER, mode=0o755, exist_ok=True)
+    word = secrets.token_hex(8)
+    before, token, script = FOLDER + "/before", FOLDER + "/pending", FOLDER + "/revert"
+    if os.path.exists(token):
+        pass  # a change on top of an unconfirmed one: what was last confirmed returns, and stands in `before` already
+    elif old is not None:
+        files.place(before, old.encode(), "0644")
+    elif os.path.exists(before):
+        os.unlink(before)
+    text = {"word": word, "at": time.time(), "until": time.time() + minutes * 60, "confirmed": confirmed}
+    files.place(token, json.dumps(text).encode(), "0644")
+    body = REVERT.format(
+        seconds=int(minutes * 60), token=token, before=before, drop=DROP_IN, confirmed=quote(confirmed), word=word
+    )
+    files.place(script, body.encode(), "0700")
+    if services.systemd():
+        machine.ask("systemctl", "stop", "lab-access-revert.service")
+        machine.ask("systemd-run", "--unit=lab-access-revert", "--collect", script)
+    else:
+        subprocess.Popen(
+            [script], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True, cwd="/",
+        )  # fmt: skip
+    machine.facts["confirm_by"] = text["until"]
+
+
+def quote(path):
+    return "'" + path.replace("'", "'\\''") + "'"
+
+
+def tailscale(machine, flags, wanted, auth_file=""):
+    """The machine is in the tailnet under these preferences."""
+    status, out, err = machine.ask("tailscale", "debug", "prefs")
+    if status == 127:
+        raise Failed("tailscale is not installed", "install it from tailscale.com, or leave `tailscale:` out")
+    if status == 0 and preferences(json.loads(out)) == {**preferences(json.loads(out)), **wanted}:
+        return
+    auth = ["--auth-key=file:" + auth_file] if auth_file else []
+    machine.run(
+        "tailscale", "up", "--reset", *flags, *auth, said="tailscale up " + " ".join(flags),
+        do="run `tailscale up` once by hand, or declare `auth:`",
+    )  # fmt: skip
+
+
+def preferences(prefs):
+    """What of `tailscale debug prefs` is declared."""
+    return {
+        "hostname": prefs.get("Hostname") or "",
+        "tags": sorted(prefs.get("AdvertiseTags") or []),
+        "ssh": bool(prefs.get("RunSSH")),
+        "accept_routes": bool(prefs.get("RouteAll")),
+        "accept_dns": bool(prefs.get("CorpDNS")),
+        "routes": sorted(prefs.get("AdvertiseRoutes") or []),
+        "running": bool(prefs.get("WantRunning")),
+    }

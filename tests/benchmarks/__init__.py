@@ -1,0 +1,1 @@
+"""Benchmarks: figures to print and compare, never timed pass or fail."""

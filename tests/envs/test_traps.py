@@ -1,0 +1,143 @@
+"""Each trap of the tools underneath is caught: the crash at exit, unchecked archives, poisoning, the silent no-op."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab.adapters import conda, envlock, envs
+from lab.adapters.channel import package
+from lab.core.problem import Problems
+from lab.core.steps_envs import LockEnv
+from tests.envs.stands import Stage, made, module, site, spec, step_for
+
+
+def test_no_crash_at_exit_is_ever_seen(tmp_path: Path, built: Path) -> None:
+    """Eight short processes that solve all end with status 0; without the guard four in ten crash."""
+    part = {"specs": ["labdata"], "virtual": {}}
+    request = {"do": "solve", "channels": [built.as_uri()], "cache": str(tmp_path), "platforms": {"linux-64": part}}
+    ended = [
+        subprocess.run(
+            [sys.executable, "-m", "lab.adapters.conda_child"],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+        )
+        for _ in range(8)
+    ]
+    assert [e.returncode for e in ended] == [0] * 8
+    assert all('"name": "labdata"' in e.stdout for e in ended)
+
+
+def test_an_archive_that_is_not_the_locked_one_is_refused(tmp_path: Path, built: Path) -> None:
+    """rattler does not check `file://` archives; a replaced one is a problem, and nothing is half-installed."""
+    mine = tmp_path / "channel"
+    shutil.copytree(built, mine)
+    stage = Stage(tmp_path)
+    envlock.lock(LockEnv("one", spec(mine, "labhello ==1.1.0")), stage)
+    package(mine, "labhello", "1.1.0", noarch="python", files=module("labhello", "1.1.0", "evil = True"))
+    with pytest.raises(Problems, match="archive of labhello is not the one that was locked"):
+        envs.install(step_for(tmp_path), stage)
+    link = Path(step_for(tmp_path).link)
+    assert not os.path.lexists(link)
+    assert not any(p.is_dir() for p in (link.parent / ".made" / "one").iterdir())
+
+
+def test_a_package_gone_from_its_channel_is_a_problem(tmp_path: Path, built: Path) -> None:
+    """A locked package that the channel no longer has is named."""
+    mine = tmp_path / "channel"
+    shutil.copytree(built, mine)
+    stage = Stage(tmp_path)
+    envlock.lock(LockEnv("one", spec(mine, "labhello ==1.1.0")), stage)
+    next(mine.glob("noarch/labhello-1.1.0*")).unlink()
+    with pytest.raises(Problems, match="labhello is gone from its channel"):
+        envs.install(step_for(tmp_path), stage)
+
+
+def test_an_edit_through_a_hardlink_is_seen_and_spreads_no_further(tmp_path: Path, built: Path) -> None:
+    """An in-place edit poisons the cache and another env: both say so and are repaired, a third is clean."""
+    stage, one = made(tmp_path, built, "labhello ==1.1.0", name="one")
+    _, two = made(tmp_path, built, "labhello ==1.1.0", name="two")
+    clean = envs.observe(two.link)["content_digest"]
+    with site(one, "labhello", "__init__.py").open("a") as f:
+        f.write("evil = True\n")
+    for step in (one, two):
+        seen = envs.observe(step.link, 1)
+        assert seen["state"] == "1 edited"
+        assert "shared with other envs by a hardlink" in next(iter(seen["files"].values()))
+    _, three = made(tmp_path, built, "labhello ==1.1.0", name="three")
+    assert "evil" not in site(three, "labhello", "__init__.py").read_text()
+    for step in (one, two):
+        envs.install(step, stage)
+    for step in (one, two, three):
+        seen = envs.observe(step.link, 2)
+        assert (seen["state"], seen["content_digest"]) == ("intact", clean)
+
+
+def test_rattler_repairs_nothing_by_itself(tmp_path: Path, built: Path) -> None:
+    """The control of the repair tests: installing again over a drifted prefix silently leaves it as it is."""
+    stage, step = made(tmp_path, built, "labhello ==1.1.0")
+    victim = site(step, "labhello", "__init__.py")
+    victim.unlink()
+    with envlock.expanded(envlock.locks(stage) / "one.conda-lock.yml", stage) as lockfile:
+        request = {"lockfile": str(lockfile), "platform": "linux-64", "prefix": os.path.realpath(step.link)}
+        conda.ask("install", {**request, "cache": str(envlock.cache(stage))})
+    assert not victim.exists()
+    envs.install(step, stage)
+    assert victim.exists()
+
+
+def test_a_corrupt_cache_is_noticed(tmp_path: Path, built: Path) -> None:
+    """A damaged unpacked package in the cache is never installed from."""
+    stage, _ = made(tmp_path, built, "labhello ==1.1.0", name="one")
+    cached = next((envlock.cache(stage) / "pkgs").glob("labhello-1.1.0*/site-packages/labhello/__init__.py"))
+    text = cached.read_text()
+    cached.unlink()
+    cached.write_text(text.replace("1.1.0", "9.9.9"))
+    _, two = made(tmp_path, built, "labhello ==1.1.0", name="two")
+    assert "9.9.9" not in site(two, "labhello", "__init__.py").read_text()
+    assert envs.observe(two.link, 2)["state"] == "intact"
+
+
+def test_offline_from_the_cache(tmp_path: Path, built: Path) -> None:
+    """What was installed once from a server is installed again, in another env, with the server gone."""
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+    from threading import Thread
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(built)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    stage, one = made(tmp_path, url, "labhello ==1.1.0")
+    envlock.lock(LockEnv("two", spec(url, "labhello ==1.1.0")), stage)
+    envlock.lock(LockEnv("three", spec(url, "labhello ==2.0.0")), stage)
+    server.shutdown()
+    server.server_close()
+    stage.offline = True
+    envs.install(step_for(tmp_path, "two"), stage)
+    same = [envs.observe(s.link, 2)["content_digest"] for s in (one, step_for(tmp_path, "two"))]
+    assert same[0] == same[1]
+    with pytest.raises(Problems):
+        envs.install(step_for(tmp_path, "three"), stage)
+    assert not os.path.lexists(step_for(tmp_path, "three").link)
+
+
+def test_the_channel_builder_gives_the_same_bytes(tmp_path: Path) -> None:
+    """Two builds of a described channel are equal to the byte."""
+    from lab.adapters.channel import build, shipped
+
+    source = shipped("recipes/channel/demo")
+    assert source is not None
+    a, b = (build(source, tmp_path / x) for x in "ab")
+    files = sorted(p.relative_to(a) for p in a.rglob("*") if p.is_file())
+    assert [(a / f).read_bytes() for f in files] == [(b / f).read_bytes() for f in files]
+    assert len([f for f in files if f.suffix == ".bz2"]) == 3

@@ -1,0 +1,59 @@
+"""A model that is made here, by a recipe or an experiment, is kept in the store like any other. (S0-5.2-2)"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.models import make
+from tests.models.conflab import Folder
+
+RECIPE = """
+import argparse, json, sys
+from pathlib import Path
+p = argparse.ArgumentParser(); p.add_argument("--out", type=Path); p.add_argument("--params", type=Path)
+a = p.parse_args()
+sys.path.insert(0, {root!r})
+from tests.models import make
+make.safetensors(a.out, {{"max_position_embeddings": json.loads(a.params.read_text()).get("context", 512)}})
+"""
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Folder:
+    lab = Folder(tmp_path / "lab")
+    recipe = lab.root / "recipes/model/toy/train.py"
+    recipe.parent.mkdir(parents=True)
+    recipe.write_text(RECIPE.format(root=str(Path(__file__).parents[2])))
+    return lab
+
+
+def test_a_recipes_model_is_trained_once_kept_and_trained_again_when_its_recipe_changes(lab: Folder) -> None:
+    lab.declare("toy", recipe="toy", params={"context": 128})
+    lab.ok("apply", "--yes")
+    assert "No changes" in lab.ok("plan")
+    (entry,) = lab.json("models")
+    assert (entry["context"], entry["format"]) == (128, "safetensors")
+    assert not list((lab.root / "state/work").rglob("config.json"))
+    blob = Path(next(f["lies_in"] for f in lab.json("models", "show", "toy")["files"] if f["name"] == "config.json"))
+    blob.chmod(0o644)
+    blob.write_text("{}")
+    assert "config.json" in lab.ok("plan")
+    lab.ok("apply", "--yes")
+    assert '"max_position_embeddings": 128' in blob.read_text()
+    recipe = lab.root / "recipes/model/toy/train.py"
+    recipe.write_text(recipe.read_text() + "# changed\n")
+    assert "1 to update" in lab.ok("plan") or "1 to replace" in lab.ok("plan")
+
+
+def test_an_experiments_output_is_a_model(lab: Folder, tmp_path: Path) -> None:
+    make.gguf(tmp_path / "made.gguf")
+    lab.declare(
+        "tune", "experiment", command=f"cp {tmp_path / 'made.gguf'} {{outputs.model}}", outputs={"model": "made.gguf"}
+    )
+    lab.declare("tuned", **{"from": "tune"})
+    lab.ok("apply", "--yes")
+    assert "No changes" in lab.ok("plan")
+    (entry,) = lab.json("models")
+    assert (entry["format"], entry["source"]) == ("gguf", "from: experiment.tune")
