@@ -1,8 +1,8 @@
-"""MLflow's local store: its own SQLite schema, made by MLflow once, then written to in batches without importing it.
+"""MLflow's local store: its own SQLite schema, written to in batches without importing MLflow.
 
 Importing MLflow costs seconds and each of its calls milliseconds; a batch of rows costs microseconds each. The schema
-is that of the pinned version, checked by its revision before the first write; MLflow's own client reads the result
-(`tests/experiments/test_mlflow.py` compares the two). Writing twice leaves the same rows.
+is that of the pinned version, kept beside this file and checked by its revision before the first write; MLflow's own
+client reads the result (`tests/experiments/test_mlflow.py`). Writing twice leaves the same rows.
 
 Imports the standard library only: supervisors ship with it.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib.metadata
 import json
 import math
 import os
@@ -25,6 +26,8 @@ from typing import Any
 
 from lab.runs.folder import RunFolder, parse, put
 
+LINE = "3.17."
+"""The MLflow versions whose tables `mlflow_schema.sql` holds."""
 REVISIONS = ("dc11669786a5",)
 """Schema revisions whose tables are known here: those of the pinned MLflow."""
 _STATUS = {"finished": "FINISHED", "stopped": "KILLED", "killed": "KILLED", "interrupted": "KILLED"}
@@ -51,7 +54,7 @@ def run_id(name: str) -> str:
 
 
 def prepare(db: Path) -> None:
-    """The schema is there, made once by MLflow itself, however many ask at once; raises Unready where it cannot be."""
+    """The schema is there, made once however many ask at once; raises Unready where it cannot be."""
     if db.exists() and _revision(db) in REVISIONS:
         return
     db.parent.mkdir(parents=True, exist_ok=True)
@@ -65,21 +68,42 @@ def prepare(db: Path) -> None:
 
 
 def _make(db: Path) -> None:
+    fresh = db.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    if _known_mlflow():
+        text = Path(__file__).with_name("mlflow_schema.sql").read_text(encoding="utf-8")
+        with contextlib.closing(sqlite3.connect(fresh)) as made:
+            made.executescript(f"PRAGMA journal_mode = WAL; BEGIN; {text} COMMIT;")
+            now, root = int(time.time() * 1000), (db.parent / "artifacts" / "0").absolute().as_uri()
+            made.execute(
+                "INSERT INTO experiments VALUES (0, 'Default', ?, 'active', ?, ?, 'default')", (root, now, now)
+            )
+            made.commit()
+    else:
+        by_mlflow(fresh)
+    os.replace(fresh, db)
+
+
+def _known_mlflow() -> bool:
+    """Whether the installed MLflow, if any, is of the line whose tables are kept beside this file."""
+    try:
+        return importlib.metadata.version("mlflow").startswith(LINE)
+    except importlib.metadata.PackageNotFoundError:
+        return True
+
+
+def by_mlflow(db: Path) -> None:
+    """The schema, made by the installed MLflow itself, in a process of its own; seconds."""
     code = (
         "import logging,sys; logging.disable(30)\n"
         "from mlflow.store.db.utils import create_sqlalchemy_engine, _initialize_tables\n"
         "_initialize_tables(create_sqlalchemy_engine(sys.argv[1]))\n"
     )
-    fresh = db.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
     env = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    done = subprocess.run([sys.executable, "-c", code, uri(fresh)], capture_output=True, text=True, env=env)
+    done = subprocess.run([sys.executable, "-c", code, uri(db)], capture_output=True, text=True, env=env)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise Unready(f"MLflow could not make its schema: {last}")
-    with contextlib.closing(sqlite3.connect(fresh)) as made:
-        made.execute("PRAGMA journal_mode = WAL")
-    os.replace(fresh, db)
 
 
 def _revision(db: Path) -> str:

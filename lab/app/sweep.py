@@ -62,7 +62,7 @@ def ask(lab: Lab, target: str, words: Sequence[str], fields: Mapping[str, Any]) 
     block["params"] = {**{k: v for k, v in block.get("params", {}).items() if k not in said.space}, **said.fixed}
     block |= {k: v for k, v in fields.items() if v is not None and k != "name"}
     if address.kind == "experiment":
-        block.setdefault("objective", _objective(lab, experiment))
+        block["objective"] = block.get("objective") or _objective(lab, experiment)
         name = str(fields.get("name") or experiment.name)
         address = Address(f"sweep.{name}" if f"sweep.{name}" not in lab.declarations else f"sweep.{name}_by_hand")
     return _asked(lab, address, block)

@@ -161,7 +161,8 @@ class Model(Declaration):
     def locked(self, context: Context) -> Mapping[str, Any]:
         """The lock, unless it was made for another source. Pure."""
         lock = context.lock or {}
-        return lock if lock.get("source", self.asked(context)) == self.asked(context) else {}
+        made_for = lock.get("source")
+        return lock if not isinstance(made_for, Mapping) or made_for == self.asked(context) else {}
 
     def asked(self, context: Context) -> dict[str, Any]:
         """Where the model comes from, as declared. Pure."""

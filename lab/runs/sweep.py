@@ -306,7 +306,7 @@ class Sweep:
 
     def _ask(self) -> Proposed | None:
         """The next point inside the constraints that can be told before it is run."""
-        for _ in range(2000):
+        for _ in range(500):
             if self.points is not None and self.drawn >= self.points:
                 return None
             if changed := self.unchanged():
@@ -325,7 +325,7 @@ class Sweep:
             self.tuner.tell(trial.number, "infeasible")
             self.ended[trial.number] = Ended(trial.number, "infeasible", trial.params, feasible=False)
         raise problem(
-            f"{self.step.study}: 2000 points in a row broke a constraint",
+            f"{self.step.study}: 500 points in a row broke a constraint",
             why="; ".join(self.step.constraints),
             do="widen the space or the constraints",
         )

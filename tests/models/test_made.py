@@ -47,6 +47,7 @@ def test_a_recipes_model_is_trained_once_kept_and_trained_again_when_its_recipe_
     assert "1 to update" in lab.ok("plan") or "1 to replace" in lab.ok("plan")
 
 
+@pytest.mark.slow
 def test_an_experiments_output_is_a_model(lab: Folder, tmp_path: Path) -> None:
     make.gguf(tmp_path / "made.gguf")
     lab.declare(
