@@ -13,7 +13,7 @@ from lab.core.address import Address
 from lab.core.change import Action, Change
 from lab.core.forecast import Estimate, Forecast
 from lab.core.host import GIB, Host
-from lab.forecast import Architecture, Use, catalogue, fit, needs, plan
+from lab.forecast import Architecture, Use, catalogue, fit, needs, plan, work
 from lab.forecast.advice import advise
 from lab.forecast.totals import shortfalls
 
@@ -130,3 +130,20 @@ def test_totals_are_the_critical_path_and_the_disks_peak() -> None:
     assert shortfalls(total, {"": 50}) == []
     assert set(total.to_json()) >= {"download", "disk_peak", "together", "critical_path"}
     assert plan([]).seconds is None
+
+
+def test_work_takes_the_time_of_what_binds() -> None:
+    """Fetching is the network's rate, K-quants are the cores', MLX on Metal is the disk's; unknown rates give none."""
+    host = Host(cores=8, network=100e6, disk_rate=2e9, gpu="metal")
+    fetch = work.fetching(16e9, host)
+    assert fetch
+    assert fetch.value == 160
+    assert work.fetching(16e9, Host()) is None
+    q4, q8 = (work.quantizing(8e9, Use(type=t), host, 16e9, 5e9) for t in ("Q4_K_M", "Q8_0"))
+    assert q4
+    assert q8
+    assert q4.value > 2 * q8.value
+    mlx = work.quantizing(8e9, Use(format="mlx", bits=4), host, 16e9, 4e9)
+    assert mlx
+    assert mlx.value == 10
+    assert work.quantizing(8e9, Use(format="mlx", bits=4), Host(cores=8), 16e9, 4e9) is None
