@@ -21,7 +21,7 @@ from lab.core.secret import Secret
 from lab.core.step import Step
 from lab.core.steps_models import DropView, Fetch, Keep, MoveView, Resolve, Train
 from lab.core.world import World
-from lab.forecast import Architecture, resources
+from lab.forecast import Architecture, resources, work
 
 SHA256 = "^[0-9a-f]{64}$"
 SOURCES = ("path", "url", "urls", "hub", "ollama", "git", "release", "recipe", "from")
@@ -353,7 +353,10 @@ class Model(Declaration):
         have = (change.observed or {}).get("files") or {}
         if not known or None in sizes:
             if size := resources.published_bytes(context.lock):
-                return replace(self.used(context), download=size, disk=size, volume=self.volume(context))
+                return replace(
+                    self.used(context), download=size, disk=size, volume=self.volume(context),
+                    seconds=work.fetching(size.value, context.host),
+                )  # fmt: skip
             note = "its size is not known before it is fetched; `lab lock` learns it"
             return Forecast(notes=() if self.recipe or self.source_ or self.path else (note,))
         total = float(sum(s for s in sizes if s))
@@ -363,6 +366,7 @@ class Model(Declaration):
             self.used(context),
             download=None if local else Estimate.exact(fetch, "lock" if self.locked(context) else "declared"),
             disk=Estimate.exact(total, "lock" if self.locked(context) else "declared"),
+            seconds=None if local else work.fetching(fetch, context.host),
             volume=self.volume(context),
         )
 
