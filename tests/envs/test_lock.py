@@ -225,3 +225,47 @@ def test_the_lock_file_is_v1_with_hashes(tmp_path: Path, built: Path) -> None:
     assert all(len(p["hash"]["sha256"]) == 64 and p["url"] for p in lock["package"])
     assert ("python", FULL) in {(p["name"], p["version"]) for p in lock["package"]}
     assert os.path.exists(envlock.locks(stage) / "one.virtual-packages.yml")
+
+
+SOLVER = """#!{python}
+import json, os, subprocess, sys
+args = sys.argv[1:]
+json.dump({{"args": args, "env": {{k: v for k, v in os.environ.items() if k.startswith("CONDA_")}}}}, open({log!r}, "w"))
+channels = [args[i + 1] for i, a in enumerate(args) if a == "--channel"]
+at = max(i for i, a in enumerate(args) if a == "--channel") + 2
+platform = os.environ["CONDA_SUBDIR"]
+part = {{"specs": args[at:], "virtual": {{"__osx": os.environ.get("CONDA_OVERRIDE_OSX", "0"), "__glibc": "2.28"}}}}
+request = {{"do": "solve", "channels": channels, "cache": {cache!r}, "platforms": {{platform: part}}}}
+said = subprocess.run([{python!r}, "-m", "lab.adapters.conda_child"], input=json.dumps(request), capture_output=True, text=True)
+answer = json.loads(said.stdout)
+if "fault" in answer:
+    print(json.dumps({{"success": False, "message": answer["fault"]["why"]}})); sys.exit(1)
+print(json.dumps({{"success": True, "actions": {{"LINK": answer["done"][platform], "FETCH": answer["done"][platform]}}}}))
+"""
+
+
+def test_an_external_solver_is_asked_as_conda_lock_asks(
+    tmp_path: Path, built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`solver: external` gives the lock that rattler gives, from a program that speaks conda's protocol."""
+    solver, log = tmp_path / "conda", tmp_path / "log.json"
+    solver.write_text(SOLVER.format(python=sys.executable, log=str(log), cache=str(tmp_path / "cache")))
+    solver.chmod(0o755)
+    monkeypatch.setenv("LAB_CONDA", str(solver))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    asked = spec(built, "labhello ==1.1.0")
+    mine = envlock.lock(LockEnv("one", asked), Stage(tmp_path / "a"))
+    theirs = envlock.lock(LockEnv("one", {**asked, "solver": "external"}), Stage(tmp_path / "b"))
+    assert mine == theirs
+    import json
+
+    said = json.loads(log.read_text())
+    assert said["args"][0] == "create"
+    assert {"--dry-run", "--json", "--override-channels"} < set(said["args"])
+    assert said["env"]["CONDA_SUBDIR"] == "linux-64"
+    with pytest.raises(Problems, match="no set of packages"):
+        envlock.lock(LockEnv("two", {**spec(built, "nosuch"), "solver": "external"}), Stage(tmp_path / "b"))
+    monkeypatch.delenv("LAB_CONDA")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(Problems, match="there is no external solver"):
+        envlock.lock(LockEnv("three", {**asked, "solver": "external"}), Stage(tmp_path / "b"))
