@@ -69,6 +69,11 @@ def ship(folder: RunFolder, db: Path) -> int:
         if ended and folder.read("shipped.json").get("finished") != ended:
             mlflow_local.finish(db, folder)
             folder.write("shipped.json", {**folder.read("shipped.json"), "finished": ended})
+        remote = str(folder.spec.get("tracker", {}).get("uri") or "")
+        if remote.startswith(("http://", "https://")):
+            from lab.adapters import mlflow_remote
+
+            mlflow_remote.feed(folder, db, remote)
         return count
 
 
@@ -76,6 +81,9 @@ def pending(folder: RunFolder) -> bool:
     """Whether anything of the run is not in the store yet. Reads."""
     sent = folder.read("shipped.json")
     if folder.result and sent.get("finished") != folder.result.get("ended"):
+        return True
+    remote = str(folder.spec.get("tracker", {}).get("uri") or "")
+    if remote and folder.result and folder.read("remote.json").get("ended") != folder.result.get("ended"):
         return True
     return any(_size(folder / n) > int(sent.get(n, 0)) for n in ("metrics.jsonl", "system.jsonl", "events.jsonl"))
 
