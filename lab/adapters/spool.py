@@ -18,6 +18,9 @@ from lab.runs.folder import RunFolder, put
 EVERY = 1.0
 """Seconds between two shipments of a living run."""
 
+PATIENCE = 0.3
+"""Seconds a run's start may wait for a store that somebody else is writing to."""
+
 
 class Shipper:
     """Ships one run from its supervisor."""
@@ -31,7 +34,7 @@ class Shipper:
         if not self.db.exists():
             return
         with contextlib.suppress(Unready):
-            mlflow_local.begin(self.db, folder)
+            mlflow_local.begin(self.db, folder, PATIENCE)
 
     def start(self) -> None:
         """From now on it ships by itself."""

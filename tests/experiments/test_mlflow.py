@@ -86,11 +86,13 @@ def test_shipping_again_from_the_start_doubles_nothing(tmp_path: Path) -> None:
 
     def rows() -> list[object]:
         with sqlite3.connect(db) as con:
-            return [con.execute(f"SELECT * FROM {t} ORDER BY 1, 2, 3").fetchall() for t in ("metrics", "params", "runs")]
+            return [
+                con.execute(f"SELECT * FROM {t} ORDER BY 1, 2, 3").fetchall() for t in ("metrics", "params", "runs")
+            ]
 
     before = rows()
     (handle.folder / "shipped.json").unlink()
-    assert spool.ship(handle.folder, db) > 200
+    assert spool.ship(handle.folder, db) == 101
     assert rows() == before
 
 
@@ -115,16 +117,14 @@ def test_a_locked_store_is_waited_for_without_the_run_noticing(tmp_path: Path) -
     mlflow_local.prepare(db)
     con = sqlite3.connect(db, isolation_level=None)
     code = "import lab.sdk as lab\ndef main():\n    for s in range(50): lab.log({'x': s}, step=s)\n"
-    mlflow_local.begin(db, _early(tmp_path, db))
     con.execute("BEGIN IMMEDIATE")
     began = time.monotonic()
     (tmp_path / "code.py").write_text(code)
     handle = launch(_spec(tmp_path, db))
-    while not (handle.folder / "metrics.jsonl").exists() and time.monotonic() - began < 40:
-        time.sleep(0.05)
+    assert handle.wait(20) is not None
+    assert time.monotonic() - began < 10
     con.execute("ROLLBACK")
     con.close()
-    assert handle.wait(60) is not None
     shipped(handle)
     assert len(MlflowClient(mlflow_local.uri(db)).get_metric_history(mlflow_local.run_id(handle.id), "x")) == 50
 
@@ -134,10 +134,6 @@ def _spec(tmp_path: Path, db: Path) -> RunSpec:
     return RunSpec(
         tmp_path / "runs" / "r1", "r", call="code:main", cwd=str(tmp_path), path=(str(tmp_path),), tracker=tracker
     )
-
-
-def _early(tmp_path: Path, db: Path) -> RunFolder:
-    return _spec(tmp_path, db).write()
 
 
 def test_four_processes_lose_no_point(tmp_path: Path) -> None:
@@ -157,7 +153,10 @@ def main():
     handle = logged(tmp_path, code, db)
     shipped(handle)
     with sqlite3.connect(db) as con:
-        assert con.execute("SELECT count(*), count(DISTINCT key) FROM metrics WHERE key LIKE 'p_'").fetchone() == (100000, 4)
+        assert con.execute("SELECT count(*), count(DISTINCT key) FROM metrics WHERE key LIKE 'p_'").fetchone() == (
+            100000,
+            4,
+        )
 
 
 def test_the_kept_schema_is_what_mlflow_makes(tmp_path: Path) -> None:
@@ -192,7 +191,7 @@ def test_privacy_refuses_a_remote_tracker(bench: Bench) -> None:
     bench.write("conf/experiment/e.yaml", "command: 'true'\n")
     code, told = bench("plan")
     assert code == 1
-    assert "local_only" in told
+    assert "its runs would leave this machine" in told
 
 
 def test_the_server_is_started_lean() -> None:
@@ -221,11 +220,11 @@ def test_plain_mlflow_calls_land_in_the_run_and_its_model_is_registered_once(ben
     assert (run.data.metrics["plain"], run.data.params["theirs"], run.data.params["word"]) == (3.0, "x", "a")
     assert (folder / "artifacts" / "note.txt").read_text() == "hello"
     bench("run", "e", "-q")
-    assert [v.version for v in client.search_model_versions("name = 'tiny'")] == ["1"]
+    assert [str(v.version) for v in client.search_model_versions("name = 'tiny'")] == ["1"]
     bench.write("conf/experiment/e.yaml", conf.replace("word: a", "word: b"))
     assert bench("apply", "--yes")[0] == 0
     version = client.get_model_version_by_alias("tiny", "published")
-    assert version.version == "2"
+    assert str(version.version) == "2"
     assert version.run_id
     assert version.tags["lab.run"].startswith("e-")
 
