@@ -80,8 +80,9 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
             sums = models.stats(lab)
             print(_json(sums) if args.json else costs(sums))
         case "check":
+            ours = {str(r.facts.get("path")) for r in lab.records.values()}
             roots = models.Library(lab).roots.values()
-            wrong = [s for root in roots for s in strays.strays(root)]
+            wrong = [s for root in roots for s in strays.strays(root) if str(s.path) not in ours]
             if args.json:
                 print(_json([{"path": s.path, "why": s.why} for s in wrong]))
             else:
