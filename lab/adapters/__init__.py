@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import entry_points
 from typing import Any
 
+from lab.core.plugins import plugged
 from lab.core.problem import problem
 
 PERFORMERS = {
@@ -15,6 +15,7 @@ PERFORMERS = {
     "remove": "lab.adapters.files:remove",
     "fetch": "lab.adapters.fetch:fetch",
     "keep": "lab.adapters.fetch:keep",
+    "move_view": "lab.adapters.fetch:move",
     "drop_view": "lab.adapters.fetch:drop",
     "resolve_model": "lab.adapters.resolve:resolve",
     "train": "lab.adapters.train:train",
@@ -65,7 +66,7 @@ def observer(question: str) -> Callable[..., Any]:
 
 
 def _find(table: dict[str, str], group: str, name: str) -> Callable[..., Any]:
-    target = table.get(name) or next((e.value for e in entry_points(group=group, name=name)), None)
+    target = table.get(name) or plugged(group).get(name)
     if target is None:
         raise problem(f"nothing performs `{name}`", why=f"no entry in {group}", do="install the package that adds it")
     module, _, attribute = target.partition(":")

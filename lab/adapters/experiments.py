@@ -52,8 +52,6 @@ def begin(step: Execute, stage: Stage, *, adopt: bool = True) -> Handle:
                 )
             inputs[kind][name] = {**one, "content": content(Path(str(one["path"])))}
     db = Path(str(spec.tracker["db"]))
-    if not db.exists():
-        stage.say("MLflow's local store is made, once")
     with contextlib.suppress(mlflow_local.Unready):
         mlflow_local.prepare(db)
     if inputs["git"].get("dirty"):

@@ -63,6 +63,8 @@ def identity(distribution: str, program: str, link: str) -> str:
         return f"{os.path.realpath(found)} {s.st_size} {s.st_mtime_ns}"
     if link:
         return in_prefix(os.path.realpath(link), distribution)
+    if not distribution:
+        return "what its smoke line finds"
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -96,7 +98,7 @@ def probe(step: TestFramework, check: Callable[[], None], distribution: str = ""
     where = f"env {Path(step.link).name}" if step.link else f"program {step.program}" if step.program else "lab"
     now = identity(distribution, step.program, step.link)
     begun = time.perf_counter()
-    if not now and not (step.smoke and not distribution):
+    if not now:
         return Result(step.framework, where, False, step="find", why="not installed", at=int(time.time()))
     script = shipped(step.framework)
     python = str(Path(os.path.realpath(step.link), "bin", "python")) if step.link else sys.executable
@@ -125,15 +127,19 @@ def probe(step: TestFramework, check: Callable[[], None], distribution: str = ""
     if done.returncode:
         lines = [line for line in done.text.strip().splitlines() if line.strip()]
         return Result(**base, works=False, step=last or "run", why=(lines[-1] if lines else "no output")[:300],
-                      version=now.rpartition(" ")[2] if distribution else "")  # fmt: skip
+                      version=_version(now, distribution))  # fmt: skip
     return Result(
         **base,
         works=True,
-        version=str(said.get("version") or now.rpartition(" ")[2]),
+        version=str(said.get("version") or _version(now, distribution)),
         device=str(said.get("device", "")),
         tested=tuple(said.get("tested", ("its smoke line",))),
         notes=str(said.get("notes", "")),
     )
+
+
+def _version(now: str, distribution: str) -> str:
+    return now.rpartition(" ")[2] if distribution else ""
 
 
 def _read(text: str) -> tuple[Mapping[str, Any], str]:

@@ -1,8 +1,8 @@
-"""MLflow's local store: its own SQLite schema, made by MLflow once, then written to in batches without importing it.
+"""MLflow's local store: its own SQLite schema, written to in batches without importing MLflow.
 
 Importing MLflow costs seconds and each of its calls milliseconds; a batch of rows costs microseconds each. The schema
-is that of the pinned version, checked by its revision before the first write; MLflow's own client reads the result
-(`tests/experiments/test_mlflow.py` compares the two). Writing twice leaves the same rows.
+is that of the pinned version, kept beside this file and checked by its revision before the first write; MLflow's own
+client reads the result (`tests/experiments/test_mlflow.py`). Writing twice leaves the same rows.
 
 Imports the standard library only: supervisors ship with it.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib.metadata
 import json
 import math
 import os
@@ -25,6 +26,8 @@ from typing import Any
 
 from lab.runs.folder import RunFolder, parse, put
 
+LINE = "3.17."
+"""The MLflow versions whose tables `mlflow_schema.sql` holds."""
 REVISIONS = ("dc11669786a5",)
 """Schema revisions whose tables are known here: those of the pinned MLflow."""
 _STATUS = {"finished": "FINISHED", "stopped": "KILLED", "killed": "KILLED", "interrupted": "KILLED"}
@@ -51,35 +54,58 @@ def run_id(name: str) -> str:
 
 
 def prepare(db: Path) -> None:
-    """The schema is there, made once by MLflow itself, however many ask at once; raises Unready where it cannot be."""
+    """The schema is there, made once however many ask at once; raises Unready where it cannot be."""
     if db.exists() and _revision(db) in REVISIONS:
         return
     db.parent.mkdir(parents=True, exist_ok=True)
     with open(db.parent / "schema.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (db.exists() and _revision(db)):
+        if not db.exists() or db.stat().st_size == 0:
             _make(db)
     found = _revision(db)
+    if not found:
+        raise Unready(f"{db} cannot be read as a tracking store now; it is left alone")
     if found not in REVISIONS:
-        raise Unready(f"the tracking store has schema {found or 'none'}, which this Lab does not know")
+        raise Unready(f"the tracking store has schema {found}, which this Lab does not know")
 
 
 def _make(db: Path) -> None:
+    fresh = db.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    if _known_mlflow():
+        text = Path(__file__).with_name("mlflow_schema.sql").read_text(encoding="utf-8")
+        with contextlib.closing(sqlite3.connect(fresh)) as made:
+            made.executescript(f"PRAGMA journal_mode = WAL; BEGIN; {text} COMMIT;")
+            now, root = int(time.time() * 1000), (db.parent / "artifacts" / "0").absolute().as_uri()
+            made.execute(
+                "INSERT INTO experiments VALUES (0, 'Default', ?, 'active', ?, ?, 'default')", (root, now, now)
+            )
+            made.commit()
+    else:
+        by_mlflow(fresh)
+    os.replace(fresh, db)
+
+
+def _known_mlflow() -> bool:
+    """Whether the installed MLflow, if any, is of the line whose tables are kept beside this file."""
+    try:
+        return importlib.metadata.version("mlflow").startswith(LINE)
+    except importlib.metadata.PackageNotFoundError:
+        return True
+
+
+def by_mlflow(db: Path) -> None:
+    """The schema, made by the installed MLflow itself, in a process of its own; seconds."""
     code = (
         "import logging,sys; logging.disable(30)\n"
         "from mlflow.store.db.utils import create_sqlalchemy_engine, _initialize_tables\n"
         "_initialize_tables(create_sqlalchemy_engine(sys.argv[1]))\n"
     )
-    fresh = db.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
     env = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    done = subprocess.run([sys.executable, "-c", code, uri(fresh)], capture_output=True, text=True, env=env)
+    done = subprocess.run([sys.executable, "-c", code, uri(db)], capture_output=True, text=True, env=env)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise Unready(f"MLflow could not make its schema: {last}")
-    with contextlib.closing(sqlite3.connect(fresh)) as made:
-        made.execute("PRAGMA journal_mode = WAL")
-    os.replace(fresh, db)
 
 
 def _revision(db: Path) -> str:
@@ -112,12 +138,12 @@ def writing(db: Path, patience: float = 30.0) -> Iterator[sqlite3.Connection]:
             con.close()
 
 
-def begin(db: Path, folder: RunFolder) -> str:
+def begin(db: Path, folder: RunFolder, patience: float = 30.0) -> str:
     """The run, its parameters, tags and datasets are in the store; returns MLflow's run id."""
     spec, inputs = folder.spec, folder.read("inputs.json")
     key = run_id(folder.id)
     project = str(spec.get("project") or spec.get("tracker", {}).get("project") or spec.get("name") or "lab")
-    with writing(db) as con:
+    with writing(db, patience) as con:
         experiment = _experiment(con, project, db)
         began = int(1000 * float(spec.get("at") or spec.get("started") or time.time()))
         user = str(inputs.get("user", ""))

@@ -15,7 +15,7 @@ from lab.adapters.secrets import resolve
 from lab.app.lab import Lab
 from lab.app.plan import new_record
 from lab.app.plan import plan as make_plan
-from lab.apply.carry import Carrier, Deed
+from lab.apply.carry import Capacity, Carrier, Deed
 from lab.apply.events import Event
 from lab.apply.results import Outcome, Result
 from lab.apply.walk import Walk
@@ -110,6 +110,7 @@ def _carry_out(lab: Lab, ledger: Ledger, found: Plan, verb: str, without: Sequen
         resolve,
         lab.world().note,
         lab.tell,
+        Capacity({**Capacity().limits, **((lab.head.get("apply") or {}).get("capacities") or {})}),
         contents=contents,
     )
     walk = Walk(carrier)
@@ -121,6 +122,10 @@ def _carry_out(lab: Lab, ledger: Ledger, found: Plan, verb: str, without: Sequen
     generations.finish(ledger, number, {k: v for k, v in found.summary.items() if v}, outcome)
     ledger.stamp()
     lab.hashes.save()
+    if not failed and lab.store.is_dir():
+        from lab.app import gc
+
+        gc.tidy(lab)
     return Applied(found, number, results, interrupted)
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from lab.adapters import headers, store
+from lab.app import fitting
 from lab.app.lab import Lab
 from lab.app.where import where
 from lab.core import layout
 from lab.core.address import Address
+from lab.core.change import Action, Change
 from lab.core.problem import Problems, did_you_mean, problem
 
 KINDS = ("model", "quantization")
@@ -177,6 +179,11 @@ class Library:
         own = {s for f, s in files.items() if f not in foreign and self.users.get((str(root), s), 0) < 2}
         context = getattr(declaration, "context", None) or found.get("context")
         memory, fits = self.need(found, size, context)
+        if address.kind == "quantization" and declaration is not None:
+            found = self.inherited(declaration) | dict(found)
+            if not folder:
+                size, memory, fits = self.forecast(address, declaration)
+                context = context or found.get("context")
         source = record.get("source") or {}
         return Entry(
             address=address,
@@ -220,10 +227,35 @@ class Library:
             return lock.get("model") or {}
         return {}
 
+    def inherited(self, declaration: Any) -> dict[str, Any]:
+        """What a quantization has from its original, and the precision it declares."""
+        out: dict[str, Any] = {}
+        for address in declaration.requires():
+            if address.kind == "model" and address in self.lab.declarations:
+                folder = self.folder(address)
+                found = self.told(address, folder if folder in self.views else "", self.record(folder))
+                names = ("architecture", "params", "context", "license", "tokenizer", "chat_template")
+                license_ = getattr(self.lab.declarations[address], "license", "")
+                out |= {k: found[k] for k in names if k in found} | ({"license": license_} if license_ else {})
+        bits = getattr(declaration, "bits", None)
+        return out | {"precision": getattr(declaration, "type", "") or (f"{bits}-bit" if bits else "")}
+
+    def record(self, folder: str) -> Mapping[str, Any]:
+        """A view's provenance; empty where there is no view."""
+        return self.views[folder][2] if folder in self.views else {}
+
+    def forecast(self, address: Address, declaration: Any) -> tuple[int | None, int | None, bool | None]:
+        """Bytes on disk and in memory that making it is forecast to take, and whether it fits this host."""
+        try:
+            cost = declaration.forecast(Change(address, Action.CREATE), self.lab.context(address))
+        except Problems:
+            return None, None, None
+        size, memory = (int(e.value) if e else None for e in (cost.disk, cost.memory))
+        most = fitting.limit(self.lab.host)
+        return size, memory, None if memory is None or most is None else memory <= most
+
     def need(self, found: Mapping[str, Any], size: int | None, context: int | None) -> tuple[int | None, bool | None]:
         """Bytes of memory to use a model at its context, and whether this host has them; None where not known."""
-        from lab.app import fitting
-
         return fitting.need(found, size, context, self.lab.host)
 
 

@@ -75,10 +75,19 @@ def translate(lab: Lab, address: Address, override: str) -> str:
         return override
     sign, key, value = m[1], m[2], m[3] or ""
     first = key.partition(".")[0].partition("@")[0]
-    if first in (*shipped(), "lab", "host", "profile", "resources", "moved", "apply"):
+    declaration: Any = lab.declaration(address)
+    if first not in declaration.params and first in (
+        *shipped(),
+        "lab",
+        "host",
+        "profile",
+        "resources",
+        "moved",
+        "apply",
+    ):
         return override
-    fields = {f.alias or n for n, f in type(lab.declaration(address)).model_fields.items()}
-    inside = key if first in fields else f"params.{key}"
+    fields = {f.alias or n for n, f in type(declaration).model_fields.items()}
+    inside = key if first in fields and first not in declaration.params else f"params.{key}"
     return f"{sign}{address}.{inside}{value}"
 
 

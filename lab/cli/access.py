@@ -44,9 +44,13 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
     if found["p50"] is None:
         print(f"0 of {found['tried']} logins worked: {found['why']}. Run `lab doctor access`.")
         return 1
-    print(f"{found['rate']:.1%} of {found['tried']} logins worked; half within {found['p50'] * 1000:.0f} ms, 95 % within {found['p95'] * 1000:.0f} ms.")
+    print(
+        f"{found['rate']:.1%} of {found['tried']} logins worked; half within {found['p50'] * 1000:.0f} ms, 95 % within {found['p95'] * 1000:.0f} ms."
+    )
     if found["first"]:
-        print(f"A first connection takes {found['first'] * 1000:.0f} ms, one that shares it {found['reused'] * 1000:.0f} ms.")
+        print(
+            f"A first connection takes {found['first'] * 1000:.0f} ms, one that shares it {found['reused'] * 1000:.0f} ms."
+        )
     total, rate = access.rate(lab)
     print(f"Of all {total} probes so far {rate:.1%} got in.")
     return 0 if found["rate"] == 1 else 1

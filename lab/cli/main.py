@@ -90,6 +90,12 @@ def main(argv: Sequence[str], out: IO[str], err: IO[str]) -> int:
 
         return _bare.main(Path(options.folder), out)
     verb, *words = options.rest
+    if verb not in _HOST_IS_A_QUESTION and (host := _host(words)):
+        from lab.app import remote
+        from lab.app.lab import Lab
+
+        lab = Lab.find(Path(options.folder))
+        return remote.run(lab.root, host, [verb, *words], terminal=sys.stdin.isatty() and sys.stdout.isatty())
     known = verbs()
     if verb not in known:
         raise problem(f"`{verb}` is no verb{did_you_mean(verb, known)}", do="see `lab --help`")
@@ -108,6 +114,23 @@ def main(argv: Sequence[str], out: IO[str], err: IO[str]) -> int:
     return int(module.main(_open(args), args))
 
 
+_HOST_IS_A_QUESTION = ("forecast", "advise")
+"""Verbs whose own `--host` asks about a machine instead of running on it."""
+
+
+def _host(words: list[str]) -> str:
+    """The value of `--host`, taken out of the words."""
+    for n, word in enumerate(words):
+        if word == "--":
+            break
+        if word == "--host" and n + 1 < len(words):
+            del words[n]
+            return words.pop(n)
+        if word.startswith("--host="):
+            return words.pop(n).partition("=")[2]
+    return ""
+
+
 def _open(args: argparse.Namespace) -> Any:
     from lab.app.lab import Lab
     from lab.cli._progress import Progress
@@ -119,6 +142,7 @@ def _open(args: argparse.Namespace) -> Any:
 
 def run() -> NoReturn:
     """The entry point `lab`."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     gc.set_threshold(200_000, 20, 20)  # a plan makes many small values and no cycles worth looking for
     use(
         os.environ.get("LAB_LANG")

@@ -1,7 +1,7 @@
 """models: list and filter the models of the lab: what each is, and what it costs on disk.
 
 `lab models --format gguf --fits --params '<13B'`, or any filter: `--where "params>1e6 and format==gguf"`.
-`lab models show NAME`, `stats`, `check`, `add`, `move NAME STORE`, `export NAME`.
+`lab models show NAME`, `compare NAME`, `stats`, `check`, `add`, `move NAME STORE`, `export NAME`.
 """
 
 from __future__ import annotations
@@ -12,24 +12,28 @@ import sys
 from pathlib import Path
 
 from lab.app.lab import Lab
-from lab.cli import _arguments
+from lab.cli import _arguments, _compare_models
 from lab.core.units import size
 
-VERBS = ("list", "show", "stats", "check", "add", "move", "export")
+VERBS = ("list", "show", "compare", "stats", "check", "add", "move", "export")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `lab models`."""
-    _filters(parser)
+    """The arguments of `lab models`; without a sub-verb it is `list`."""
+    parse = parser.parse_args
+    parser.parse_args = lambda words, space=None: parse(spelled(list(words)), space)  # type: ignore[assignment, method-assign]
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=type(parser))
-    _filters(verbs.add_parser("list", help="every model, filtered"), again=True)
+    sub = verbs.add_parser("list", help="every model, filtered (the same as no VERB)")
+    sub.add_argument("--format", default="", help="gguf, safetensors, mlx, gptq, awq")
+    sub.add_argument("--params", default="", metavar="'<13B'", help="a number of parameters, with <, <=, >, >=")
+    sub.add_argument("--fits", action="store_true", help="only what this host can run")
+    sub.add_argument("--where", default="", metavar="FILTER", help='for example "params>1e6 and format==gguf"')
+    _common(sub)
     sub = verbs.add_parser("show", help="one model: files, headers, provenance")
     sub.add_argument("name")
-    _arguments.as_json(sub)
-    _arguments.as_json(verbs.add_parser("stats", help="logical and physical bytes, per store"))
-    _arguments.as_json(
-        verbs.add_parser("check", help="files in the store that do not belong there; exit code 1 if any")
-    )
+    _common(sub)
+    _common(verbs.add_parser("stats", help="logical and physical bytes, per store"))
+    _common(verbs.add_parser("check", help="files in the stores that do not belong there; exit code 1 if any"))
     sub = verbs.add_parser("add", help="declare a file or folder as a model, and take it into the store")
     for flag, word in (
         ("--path", "the file or folder"),
@@ -39,7 +43,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         ("--desc", "what it is for"),
     ):
         sub.add_argument(flag, default="", help=word)
-    _arguments.as_json(sub)
+    _common(sub)
+    _compare_models.arguments(verbs.add_parser("compare", help="its quantizations side by side: size, speed, quality"))
     sub = verbs.add_parser("move", help="declare that a model lives in another store")
     sub.add_argument("name")
     sub.add_argument("store", help="a store or tier of `lab.stores`")
@@ -50,21 +55,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _filters(parser: argparse.ArgumentParser, again: bool = False) -> None:
-    # A flag before the sub-verb must survive the sub-verb's own defaults.
-    off = argparse.SUPPRESS if again else ""
-    parser.add_argument("--format", default=off, help="gguf, safetensors, mlx, gptq, awq")
-    parser.add_argument("--params", default=off, metavar="'<13B'", help="a number of parameters, with <, <=, >, >=")
-    parser.add_argument("--fits", action="store_true", default=off or False, help="only what this host can run")
-    parser.add_argument("--where", default=off, metavar="FILTER", help='for example "params>1e6 and format==gguf"')
-    parser.add_argument("--json", action="store_true", default=off or False, help="print JSON")
+def spelled(words: list[str]) -> list[str]:
+    """The words with `list` in front where no sub-verb is named. Pure."""
+    return words if words and words[0] in (*VERBS, "-h", "--help") else ["list", *words]
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    _arguments.as_json(parser)
+    _arguments.overrides(parser)
 
 
 def main(lab: Lab, args: argparse.Namespace) -> int:
     """Prints what was asked for."""
     from lab.app import library, models, strays
 
-    match args.verb or "list":
+    match args.verb:
         case "list":
             found = models.models(lab, *_filters_of(args))
             print(_json([e.to_json() for e in found]) if args.json else table(found))
@@ -75,14 +80,17 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
             sums = models.stats(lab)
             print(_json(sums) if args.json else costs(sums))
         case "check":
+            ours = {str(r.facts.get("path")) for r in lab.records.values()}
             roots = models.Library(lab).roots.values()
-            wrong = [s for root in roots for s in strays.strays(root)]
+            wrong = [s for root in roots for s in strays.strays(root) if str(s.path) not in ours]
             if args.json:
                 print(_json([{"path": s.path, "why": s.why} for s in wrong]))
             else:
                 lines = [f"{s.path}\n      why {s.why}" for s in wrong]
                 print("\n".join([*lines, f"{len(wrong)} stray." if wrong else "The stores are as laid out."]))
             return 1 if wrong else 0
+        case "compare":
+            return _compare_models.main(lab, args)
         case "add":
             record = library.add(
                 lab, path=args.path, name=args.name, url=args.url, type_=args.type, description=args.desc
@@ -122,19 +130,24 @@ def _json(value: object) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False)
 
 
+MARKS = {"stored": " ", "not there yet": "+", "not declared": "?"}
+
+
 def table(entries: list) -> str:  # type: ignore[type-arg]
     """The list as text."""
     if not entries:
         return "No model is declared or stored that passes. See `lab models --help`."
-    rows = [("NAME", "FORMAT", "PARAMS", "PRECISION", "BYTES", "ON DISK", "CONTEXT", "LICENSE", "FITS")]
+    rows = [(" ", "NAME", "FORMAT", "PARAMS", "PRECISION", "BYTES", "ON DISK", "CONTEXT", "LICENSE", "FITS")]
     for e in entries:
-        name = e.address.removeprefix("model.") + ("" if e.state == "stored" else f" ({e.state})")
+        name = e.address.removeprefix("model.")
         fits = {True: "yes", False: "no", None: "?"}[e.fits]
         sizes = [size(n) if n is not None else "?" for n in (e.bytes, e.own)]
         told = [str(e.context or "?"), e.license or "?", fits]
-        rows.append((name, e.format or "?", count(e.params), e.precision or "?", *sizes, *told))
+        rows.append((MARKS[e.state], name, e.format or "?", count(e.params), e.precision or "?", *sizes, *told))
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(f"{c:<{w}}" for c, w in zip(r, widths, strict=True)).rstrip() for r in rows)
+    lines = ["  ".join([f"{c:<{w}}" for c, w in zip(r, widths, strict=True)]).rstrip() for r in rows]
+    legend = [f"{m}  {state}" for state, m in MARKS.items() if m.strip() and any(e.state == state for e in entries)]
+    return "\n".join([*lines, *legend])
 
 
 def count(n: int | None) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,20 @@ def load(
     at = Path(root).absolute()
     loading = Loading(at, overrides, profile, Cache(cache), recorded, machine or Host, lives or at)
     loading.everything = everything
-    return loading.run()
+    with uncollected():
+        return loading.run()
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """The garbage collector rests: a load makes many objects that stay, and walking them again costs a third more."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def composed(root: Path, overrides: Sequence[str] = (), *, profile: str | None = None) -> dict[str, Any]:

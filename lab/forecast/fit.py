@@ -84,7 +84,13 @@ def offers(arch: Architecture, use: Use, host: Host) -> Iterator[str]:
     bound = limit(host)
     if bound is None:
         return
-    if smaller := next((u for u in ladder(use) if _fits(arch, u, bound)), None):
+    smaller = next((u for u in ladder(use) if _fits(arch, u, bound)), None)
+    if smaller is None:
+        # Neither alone is enough: the best type at the longest context at which any fits.
+        pairs = (u.with_(context=c) for c in CONTEXTS if c < use.context for u in ladder(use))
+        if both := next((u for u in pairs if _fits(arch, u, bound)), None):
+            yield f"{both.label()} at {_tokens(both.context)}"
+    else:
         yield f"{smaller.label()} at {_tokens(use.context)}"
     shorter = next((c for c in CONTEXTS if c < use.context and _fits(arch, use.with_(context=c), bound)), None)
     if shorter:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 
+from lab.core import plugins
 from lab.core.kind import Declaration
 
 
@@ -16,10 +16,9 @@ def shipped() -> tuple[str, ...]:
     return tuple(sorted(p.stem for p in Path(__file__).parent.glob("*.py") if not p.stem.startswith("_")))
 
 
-@cache
 def plugged() -> dict[str, str]:
     """The kinds that other packages add: name → `module:class`. Reads."""
-    return {e.name: e.value for e in entry_points(group="lab.kinds")}
+    return plugins.plugged("lab.kinds")
 
 
 @cache

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -18,12 +18,13 @@ from lab.core.address import Address
 from lab.core.change import Action, Change
 from lab.core.facts import Facts
 from lab.core.forecast import Forecast
-from lab.core.kind import Context, Declaration, Ref
+from lab.core.kind import Context, Declaration, RefTo
 from lab.core.step import Play, Step
 from lab.core.units import parse_size, size
 from lab.core.world import World
 
 KEY = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-\S+|sk-\S+) ([A-Za-z0-9+/=]+)(?: (.*))?")
+MAY = RefTo("env", "model", "quantization", "dataset", "experiment", "sweep", "evaluation")
 ACCOUNT = "^[a-z_][a-z0-9_-]{0,30}$"
 
 
@@ -81,7 +82,7 @@ class Guest(Declaration):
     """The first day they can no longer log in."""
     hours: str = Field("", pattern=r"^(([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d)?$")
     """When they may log in, `09:00-18:00`, in the machine's own zone."""
-    may: tuple[Ref[env, model, quantization, dataset, experiment, sweep, evaluation], ...] = ()
+    may: tuple[Annotated[Address, MAY], ...] = ()
     """What they may use: environments, models and data are readable to them, experiments they may start."""
     shell: bool = True
     """Whether they get a shell; else only `lab guest …`."""

@@ -18,7 +18,7 @@ from lab.core.step import Step
 from lab.core.steps_engines import Convert, Importance, Quantize, QuantizeMLX
 from lab.core.steps_models import DropView
 from lab.core.world import World
-from lab.forecast import Architecture, Use, gguf_types, levels, resources
+from lab.forecast import Architecture, Use, gguf_types, levels, resources, work
 
 CONVERTIBLE = ("llama", "mistral", "qwen2", "qwen3")
 """Architectures Lab's own converter turns into GGUF (`model_type` of config.json)."""
@@ -350,6 +350,9 @@ class Quantization(Declaration):
             disk_peak=disk + Estimate.within(between, 0.02, "conversion kept beside it") if between else disk,
             memory=max(peaks, key=lambda m: m.value, default=None),
             tokens_per_second=run.decode if run else None,
+            seconds=work.quantizing(model.params or 0, self.form(), context.host, model.bytes or 0, disk.value)
+            if model.params
+            else None,
             volume=self.root(context) if self.root(context) != context.store else "",
             notes=notes,
         )

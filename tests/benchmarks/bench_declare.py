@@ -1,7 +1,8 @@
 """How long declaring takes, and how much memory: `python tests/benchmarks/bench_declare.py [COUNT …]`.
 
 For each count of `file` resources: CPU seconds and peak MiB of a whole process that loads them, cold (no cache), warm,
-with one file changed, with an override not used before, and with every block interpolated (warm). Prints figures; nothing passes or fails.
+with one file changed, with an override not used before, and with every block interpolated (warm). Prints figures;
+nothing passes or fails.
 """
 
 from __future__ import annotations

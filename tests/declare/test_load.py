@@ -246,6 +246,9 @@ def test_a_change_is_seen_however_quickly_it_follows(make: Make, tmp_path: Path)
     for kept in (cache / "declare").iterdir():
         kept.write_bytes(b'{"format": 1, "val')
     assert right(root, cache=cache).declarations
+    for kept in (cache / "declare").iterdir():
+        kept.write_bytes(b'{"format": "of another version", "value": {"key": 1}}')
+    assert right(root, cache=cache).declarations
     cache_file = tmp_path / "file"
     cache_file.write_text("no folder")
     assert right(root, cache=cache_file).declarations

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from lab.adapters import mlflow_local
 from lab.app.lab import Lab
 from lab.cli import main as cli
 from lab.core.problem import Problems
@@ -18,18 +16,9 @@ LAB = """\
 defaults:
   - _self_
   - profile: all
-lab: {name: test, id: 0e6c, store: %s}
+lab: {name: test, id: 0e6c5a11, store: %s}
 """
 PROFILE = '# @package _global_\nresources: {experiment: "*", dataset: "*"}\n'
-
-
-@pytest.fixture(scope="session")
-def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's own schema, made by MLflow once for all workers."""
-    base = tmp_path_factory.getbasetemp()
-    db = (base.parent if base.name.startswith("popen-") else base) / "schema" / "mlflow.db"
-    mlflow_local.prepare(db)
-    return db
 
 
 class Bench:
@@ -66,14 +55,12 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, schema: Path, capsys: pytest.CaptureFixture[str]) -> Bench:
-    """An empty lab whose tracking store is ready."""
+def bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Bench:
+    """An empty lab."""
     root = tmp_path / "lab"
     made = Bench(root, capsys)
     made.write("conf/lab.yaml", LAB % (tmp_path / "store"))
     made.write("conf/profile/all.yaml", PROFILE)
-    (root / "state" / "mlflow").mkdir(parents=True)
-    shutil.copy(schema, root / "state" / "mlflow" / "mlflow.db")
     return made
 
 

@@ -52,7 +52,7 @@ def test_models_are_listed_and_filtered_by_what_their_headers_say(lab: Folder, f
     ]
     assert names(lab.json("models", "--where", "bytes<10kB and context>=2K")) == ["tiny"]
     text = lab.ok("models")
-    assert "later (not there yet)" in text
+    assert "+  later" in text
     assert "Q8_0" in text
     page = lab.ok("models", "show", "tiny")
     assert "Q8_0 ×1" in page

@@ -1,0 +1,145 @@
+"""The command line: help on one screen, mistakes that suggest the nearest, exit codes, the managed host over SSH.
+
+Proves S4-4.1-2, S2-3.9-4, DC-11 for `lab --help`.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab.cli.main import help_text, verbs
+from tests.labs import REPO, TestLab
+
+FILE = {"file/a": "# a comment\npath: ROOT/a.txt\ncontent: hello  # kept\n"}
+
+
+def test_help_names_every_verb_and_fits_on_a_screen() -> None:
+    """Every verb has one line; none is longer than a screen is wide."""
+    text = help_text()
+    for verb, line in verbs().items():
+        assert f"  {verb}" in text
+        assert line, f"{verb} says nothing"
+    assert max(map(len, text.splitlines())) <= 132
+
+
+@pytest.mark.parametrize("verb", sorted(verbs()))
+def test_every_verb_has_help(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`lab VERB --help` prints and exits with 0, outside a lab too."""
+    with pytest.raises(SystemExit) as e:
+        TestLab(tmp_path)(verb, "--help")
+    assert e.value.code == 0
+
+
+def test_unknown_verbs_and_flags_suggest_the_nearest(tmp_path: Path) -> None:
+    """A slip of the pen is a problem with the right word in it, and exit code 1."""
+    lab = TestLab.make(tmp_path, FILE)
+    ran = lab("plam")
+    assert ran.code == 1
+    assert "did you mean `plan`" in ran.err
+    ran = lab("plan", "--jsn")
+    assert ran.code == 1
+    assert "did you mean `--json`" in ran.err
+    assert lab("show", "file.b").code == 1
+
+
+def test_outside_a_lab_it_offers_init(tmp_path: Path) -> None:
+    """Bare `lab` offers `lab init`; a verb says there is no lab."""
+    assert "lab init" in TestLab(tmp_path).run().out
+    ran = TestLab(tmp_path)("plan")
+    assert ran.code == 1
+    assert "lab init" in ran.err
+
+
+def test_bare_lab_says_where_you_are(tmp_path: Path) -> None:
+    """Name, counts, and what is likely next."""
+    out = TestLab.make(tmp_path, FILE).run().out
+    assert "Lab t" in out
+    assert "1 resources declared, 0 recorded" in out
+    assert "lab plan" in out
+
+
+def test_an_override_shows_in_the_diff(tmp_path: Path) -> None:
+    """Hydra overrides go on plan and apply, and show as what they change."""
+    lab = TestLab.make(tmp_path, FILE)
+    lab("apply", "--yes")
+    assert "content: hello → other" in lab("plan", "file.a.content=other").out
+    assert "- file.a" in lab("plan", "~file.a").out
+
+
+def test_config_set_edits_the_yaml_in_place(tmp_path: Path) -> None:
+    """A setting changed by command is a minimal change of the file, and shows in the plan; a wrong one is put back."""
+    lab = TestLab.make(tmp_path, FILE)
+    lab("apply", "--yes")
+    assert lab("config", "get", "file.a.content").out == "hello\n"
+    assert lab("config", "set", "file.a.content", "bye").code == 0
+    text = (tmp_path / "conf/file/a.yaml").read_text()
+    assert text == f"# a comment\npath: {tmp_path}/a.txt\ncontent: bye  # kept\n"
+    assert "content: hello → bye" in lab("plan").out
+    assert lab("config", "set", "file.a.mode", "nonsense").code == 1
+    assert (tmp_path / "conf/file/a.yaml").read_text() == text
+
+
+def test_completion_gives_verbs_flags_and_addresses(tmp_path: Path) -> None:
+    """What the shell asks for is answered without a word too many."""
+    lab = TestLab.make(tmp_path, FILE)
+    assert "plan" in lab("completion", "words", "--", "pl").out.split()
+    assert "file.a" in lab("completion", "words", "--", "show", "").out.split()
+    assert "complete" in lab("completion", "bash").out
+
+
+def test_problems_as_json(tmp_path: Path) -> None:
+    """With --json, problems are JSON too, with file and line."""
+    lab = TestLab.make(tmp_path, {"file/a": "path: ROOT/a\ncontnt: x\n"})
+    ran = lab.run("plan", "--json")
+    assert ran.code == 1
+    found = json.loads(ran.out)["problems"][0]
+    assert found["file"] == "conf/file/a.yaml"
+    assert found["line"] == 2
+    assert "content" in found["summary"]
+
+
+def test_help_is_cheap() -> None:
+    """`lab --help` imports nothing but the standard library."""
+    code = (
+        "import sys; from lab.cli.main import help_text; help_text();"
+        "print([m for m in ('pydantic','yaml','hydra','omegaconf','sqlite3','git','lab.app') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_a_plan_imports_nothing_heavy(tmp_path: Path) -> None:
+    """With a warm cache `lab plan` imports neither Hydra nor any tool's library."""
+    lab = TestLab.make(tmp_path, FILE)
+    lab("plan")
+    heavy = "('hydra','omegaconf','git','mlflow','optuna','ansible_runner','rattler','conda_lock','mlx','numpy','ray')"
+    code = (
+        f"import sys; from lab.cli.main import main; main(['-C', {str(tmp_path)!r}, 'plan'], sys.stdout, sys.stderr);"
+        f"print([m for m in {heavy} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+
+
+def test_a_verb_runs_on_the_managed_host(tmp_path: Path) -> None:
+    """`lab plan --host studio` runs Lab there over ssh; output and exit code are ours. S0-1.2-2 in part."""
+    lab = TestLab.make(tmp_path, FILE)
+    lab.write("conf/host/studio.yaml", f"ssh: me@studio\nfolder: {tmp_path}\n")
+    ssh = tmp_path / "ssh"
+    ssh.write_text('#!/bin/sh\necho "$1" >&2\nexec sh -c "$2"\n')
+    ssh.chmod(ssh.stat().st_mode | stat.S_IXUSR)
+    launcher = f'#!/bin/sh\nPYTHONPATH={REPO} exec {sys.executable} -m lab "$@"\n'
+    lab.write(".venv/bin/lab", launcher)
+    (tmp_path / ".venv/bin/lab").chmod(0o755)
+    ran = lab.run("plan", "--host", "studio", "--detailed-exitcode", env={"LAB_SSH": str(ssh)})
+    assert "me@studio" in ran.err
+    assert "+ file.a" in ran.out
+    assert ran.code == 2
+    ran = lab.run("plan", "--host", "studo")
+    assert "did you mean `studio`" in ran.err
