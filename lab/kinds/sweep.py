@@ -176,7 +176,7 @@ class Sweep(Declaration):
     def study(self, context: Context) -> str:
         """The study's name: the sweep's, and a hash of what decides which points are tried and how they are judged."""
         decides = ("space", "params", "objective", "judge", "constraints", "sampler", "pruner", "seed")
-        own = {f: self.model_dump(mode="json", include={f})[f] for f in decides}
+        own = self.model_dump(mode="json", include=set(decides), exclude_defaults=True)
         return f"{context.address.name}-{digest([own, self.contents(context)])[:8]}"
 
     def check(self, context: Context) -> Iterable[str | tuple[str, str, str]]:
