@@ -111,6 +111,19 @@ class Sweep(Declaration):
     def _duration(cls, value: Any) -> Any:
         return parse_duration(value) if isinstance(value, str) else value
 
+    @field_validator("storage")
+    @classmethod
+    def _no_password(cls, value: str) -> str:
+        account, at, _ = value.rpartition("@")
+        if at and ":" in account.partition("://")[2]:
+            raise ValueError("a password does not belong here: put the URL into the environment and write env:NAME")
+        known = ("journal", "sqlite", "sqlite://", "postgresql://", "grpc://", "env:", "file:", "keychain:", "command:")
+        if value and not value.startswith(known):
+            raise ValueError(
+                "`storage` is sqlite, a URL of SQLite or PostgreSQL, grpc://HOST:PORT, or a secret reference"
+            )
+        return value
+
     @field_validator("space")
     @classmethod
     def _space(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
