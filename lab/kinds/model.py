@@ -6,7 +6,7 @@ import os.path
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -20,7 +20,9 @@ from lab.core.secret import Secret
 from lab.core.step import Step
 from lab.core.steps_models import DropView, Fetch, Keep, Resolve, Train
 from lab.core.world import World
-from lab.forecast import Architecture, resources, work
+
+if TYPE_CHECKING:
+    from lab.forecast import Architecture
 
 SHA256 = "^[0-9a-f]{64}$"
 SOURCES = ("path", "url", "urls", "hub", "ollama", "git", "release", "recipe", "from")
@@ -213,6 +215,8 @@ class Model(Declaration):
 
     def shape(self, context: Context) -> Architecture | None:
         """What is known of its architecture; None where nothing is. Pure."""
+        from lab.forecast import resources
+
         return resources.architecture(self.hub, context.lock, context.recorded(context.address))
 
     def network(self, context: Context) -> dict[str, Any]:
@@ -258,6 +262,8 @@ class Model(Declaration):
         if self.format and is_ and is_ != self.format and not (self.format == "mlx" and is_ == "safetensors"):
             yield f"it is {is_}, not {self.format}", "format", f"declare `format: {is_}`, or name other files"
         if self.context:
+            from lab.forecast import resources
+
             shape = self.shape(context)
             use = resources.model_use(context.lock, context.recorded(context.address), self.context)
             if use.format == "gguf" or use.type:  # originals are mostly there to be quantized
@@ -339,6 +345,8 @@ class Model(Declaration):
     def forecast(self, change: Change, context: Context) -> Forecast:
         if change.action in (Action.DESTROY, Action.NONE, Action.ADOPT):
             return Forecast()
+        from lab.forecast import resources, work
+
         known = self.files(context)
         sizes = [f.get("size") for f in known.values()]
         have = (change.observed or {}).get("files") or {}
@@ -369,6 +377,8 @@ class Model(Declaration):
         """What running it as it is takes at its declared context; nothing where none is declared. Pure."""
         if not self.context:
             return Forecast()
+        from lab.forecast import resources
+
         recorded = context.recorded(context.address)
         use = resources.model_use(context.lock, recorded, self.context)
         found = resources.run(self.shape(context), use, context.host) if use.format == "gguf" or use.type else None
