@@ -15,6 +15,7 @@ PERFORMERS = {
     "remove": "lab.adapters.files:remove",
     "fetch": "lab.adapters.fetch:fetch",
     "keep": "lab.adapters.fetch:keep",
+    "move_view": "lab.adapters.fetch:move",
     "drop_view": "lab.adapters.fetch:drop",
     "resolve_model": "lab.adapters.resolve:resolve",
     "train": "lab.adapters.train:train",

@@ -167,8 +167,9 @@ def main() -> None:
     if len(sys.argv) > 1:
         threading.Thread(target=_end_with, args=(int(sys.argv[1]),), daemon=True).start()
     if sys.argv[2:] == ["write"]:
-        import conda_lock.lockfile
-        import conda_lock.src_parser  # noqa: F401
+        from lab.adapters import condalock
+
+        condalock.load()
     request = json.load(sys.stdin)
     answer: dict[str, Any]
     try:

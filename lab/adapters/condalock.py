@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
+import sys
 import tempfile
+import types
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +46,39 @@ def virtual_text(virtual: dict[str, dict[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def load() -> None:
+    """conda-lock's modules that we use are imported, without its command line and Poetry's solver: a third of the time.
+
+    Its package imports both for itself, and one of the modules needs a class of the solver for markers only.
+    """
+    found = importlib.util.find_spec("conda_lock")
+    if "conda_lock" not in sys.modules and found is not None and found.submodule_search_locations:
+        bare = types.ModuleType("conda_lock")
+        bare.__path__ = list(found.submodule_search_locations)
+        bare.__spec__ = found
+        sys.modules["conda_lock"] = bare
+        late = types.ModuleType("conda_lock.pypi_solver")
+        late.PlatformEnv = _platform_env  # type: ignore[attr-defined]
+        sys.modules["conda_lock.pypi_solver"] = late
+    import conda_lock.content_hash
+    import conda_lock.interfaces.vendored_conda
+    import conda_lock.lockfile
+    import conda_lock.src_parser
+    import conda_lock.virtual_package  # noqa: F401
+
+
+def _platform_env(*args: Any, **named: Any) -> Any:
+    late = sys.modules.pop("conda_lock.pypi_solver")
+    try:
+        return importlib.import_module("conda_lock.pypi_solver").PlatformEnv(*args, **named)
+    finally:
+        sys.modules["conda_lock.pypi_solver"] = late
+
+
 def write(request: dict[str, Any]) -> dict[str, Any]:
     """Three files are in place: the lock in format v1, and the source and virtual packages it answers."""
     os.environ.update(request["environ"])
+    load()
     from conda_lock.content_hash import compute_content_hashes
     from conda_lock.interfaces.vendored_conda import MatchSpec
     from conda_lock.lockfile import apply_categories, write_conda_lock_file

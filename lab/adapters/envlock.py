@@ -8,10 +8,11 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lab.adapters import conda, uv
+from lab.adapters import conda, external, uv
 from lab.adapters.channel import build, shipped
 from lab.adapters.files import put
 from lab.core.envspec import inputs_digest, package, requirements
@@ -83,12 +84,13 @@ def lock(step: LockEnv, stage: Stage) -> Facts:
     spec["channels"] = [written for written, _ in pairs]
     virtual = _virtual(spec, platforms, step.osx)
     old = summary(step.name, stage)
+    tried = old or _of_template(str(spec.get("template", "")))
     for platform in platforms:
         if platform not in uv.TARGETS:
             raise problem(f"{platform} is no platform that can be locked", do=f"use {', '.join(uv.TARGETS)}")
     writer = conda.Child("write")
     try:
-        packages = _solve(step, spec, here, virtual, old, stage)
+        packages = _solve(step, spec, here, virtual, tried, stage)
         stage.check()
         for part in packages.values():
             for p in part["conda"]:
@@ -162,10 +164,15 @@ def _solve(
         }
         previous = locks(stage) / f"{step.name}.conda-lock.yml"
         with contextlib.ExitStack() as stack:
-            if previous.exists() and old:
+            if previous.exists():
                 request["lockfile"] = str(stack.enter_context(expanded(previous, stage)))
             try:
-                solved = conda.ask("solve", request, stage.check)
+                ask = (
+                    external.solve
+                    if spec.get("solver") == "external"
+                    else partial(conda.ask, "solve", check=stage.check)
+                )
+                solved = ask(request)
             except Problems as e:
                 raise placed(e, step.name, stage) from e
         for p, records in solved.items():
@@ -228,6 +235,12 @@ def _summarize(
     }
 
 
+def _of_template(name: str) -> dict[str, Any]:
+    """The lock that comes with a template: what was tried together is what a new env starts from."""
+    home = shipped("recipes/env/lock") if name else None
+    return _read(home / f"{name}.yaml") if home else {}
+
+
 def moved(old: Facts, new: Facts) -> list[str]:
     """What a relock moves: `linux-64: numpy 1.26.4 → 2.0.1`. Pure."""
     out = []
@@ -243,9 +256,12 @@ def moved(old: Facts, new: Facts) -> list[str]:
 
 
 def summary(name: str, stage: Stage) -> dict[str, Any]:
+    return _read(locks(stage) / f"{name}.yaml")
+
+
+def _read(path: Path) -> dict[str, Any]:
     import yaml
 
-    path = locks(stage) / f"{name}.yaml"
     try:
         found = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, yaml.YAMLError):

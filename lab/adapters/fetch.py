@@ -17,7 +17,7 @@ from lab.adapters.download import Item, Net
 from lab.core.facts import Facts
 from lab.core.problem import problem
 from lab.core.step import Stage
-from lab.core.steps_models import DropView, Fetch, Keep
+from lab.core.steps_models import DropView, Fetch, Keep, MoveView
 from lab.core.units import size as bytes_
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -39,7 +39,7 @@ def fetch(step: Fetch, stage: Stage) -> Facts:
         raise problem(f"{stage.address} has no files", why="its source lists none that match", do="check `include`")
     refuse_pickles([i.name for i in items], step.allow_pickle)
     files, foreign = _Work(step, stage, root, net, items).run()
-    return finish(step, stage, root, files, foreign, learned)
+    return finish(step, stage, root, files, foreign, {**step.known, **learned})
 
 
 def keep(step: Keep, stage: Stage) -> Facts:
@@ -69,13 +69,37 @@ def keep(step: Keep, stage: Stage) -> Facts:
     return facts
 
 
+def move(step: MoveView, stage: Stage) -> Facts:
+    """The new view stands, every byte verified on its way, and the old one is gone; twice is the same as once."""
+    root, old = Path(step.store), Path(step.old)
+    store.stamp(root, str(step.provenance.get("lab", "")))
+    files = dict(step.files)
+    for done, (name, sha256) in enumerate(files.items()):
+        stage.check()
+        stage.progress(done, len(files), "files")
+        blob = store.path(root, sha256)
+        if blob.is_file() and store.digest(blob) == sha256:
+            continue
+        if not (old / name).is_file():
+            raise problem(
+                f"{name} of {stage.address} is not there to be moved",
+                why=f"{old / name} leads nowhere",
+                do="take back the old name and store and apply, then move it",
+            )
+        store.copy(root, old / name, sha256)
+        stage.remember(blob, sha256)
+    facts = finish(step, stage, root, files, {}, {})
+    store.drop(old)
+    return facts
+
+
 def drop(step: DropView, stage: Stage) -> None:
     """The view is gone."""
     store.drop(Path(step.view))
 
 
 def finish(
-    step: Fetch | Keep,
+    step: Fetch | Keep | MoveView,
     stage: Stage,
     root: Path,
     files: Mapping[str, str],
@@ -85,7 +109,7 @@ def finish(
     """The view stands, with facts from the files' headers in its provenance; returns what was learned."""
     at = {name: foreign.get(name) or store.path(root, sha256) for name, sha256 in files.items()}
     facts = {**learned, **headers.facts(at)}
-    if step.format and facts.get("format") not in (None, step.format):
+    if not isinstance(step, MoveView) and step.format and facts.get("format") not in (None, step.format):
         raise problem(
             f"{stage.address} is {facts['format']}, not {step.format}",
             why="its files say so",

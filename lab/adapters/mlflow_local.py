@@ -60,11 +60,13 @@ def prepare(db: Path) -> None:
     db.parent.mkdir(parents=True, exist_ok=True)
     with open(db.parent / "schema.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (db.exists() and _revision(db)):
+        if not db.exists() or db.stat().st_size == 0:
             _make(db)
     found = _revision(db)
+    if not found:
+        raise Unready(f"{db} cannot be read as a tracking store now; it is left alone")
     if found not in REVISIONS:
-        raise Unready(f"the tracking store has schema {found or 'none'}, which this Lab does not know")
+        raise Unready(f"the tracking store has schema {found}, which this Lab does not know")
 
 
 def _make(db: Path) -> None:
@@ -136,12 +138,12 @@ def writing(db: Path, patience: float = 30.0) -> Iterator[sqlite3.Connection]:
             con.close()
 
 
-def begin(db: Path, folder: RunFolder) -> str:
+def begin(db: Path, folder: RunFolder, patience: float = 30.0) -> str:
     """The run, its parameters, tags and datasets are in the store; returns MLflow's run id."""
     spec, inputs = folder.spec, folder.read("inputs.json")
     key = run_id(folder.id)
     project = str(spec.get("project") or spec.get("tracker", {}).get("project") or spec.get("name") or "lab")
-    with writing(db) as con:
+    with writing(db, patience) as con:
         experiment = _experiment(con, project, db)
         began = int(1000 * float(spec.get("at") or spec.get("started") or time.time()))
         user = str(inputs.get("user", ""))

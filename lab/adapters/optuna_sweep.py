@@ -88,7 +88,8 @@ def _search(step: Search, stage: Stage, folder: Path) -> Facts:
     finally:
         runner.close()
         memory.close()
-        found = summary(step, loop.ended.values(), loop.over, began)
+        whole = loop.over and loop.problem is None and not loop.live
+        found = summary(step, loop.ended.values(), loop.over, began, "finished" if whole else "stopped")
         sweep_folder.summarize(stage.state, step.name, found)
         for trial in loop.ended.values():
             if trial.state == "complete" and (run := trial.notes.get("run")):

@@ -18,6 +18,9 @@ from lab.runs.folder import RunFolder, put
 EVERY = 1.0
 """Seconds between two shipments of a living run."""
 
+PATIENCE = 0.3
+"""Seconds a run's start may wait for a store that somebody else is writing to."""
+
 
 class Shipper:
     """Ships one run from its supervisor."""
@@ -31,7 +34,7 @@ class Shipper:
         if not self.db.exists():
             return
         with contextlib.suppress(Unready):
-            mlflow_local.begin(self.db, folder)
+            mlflow_local.begin(self.db, folder, PATIENCE)
 
     def start(self) -> None:
         """From now on it ships by itself."""
@@ -69,6 +72,11 @@ def ship(folder: RunFolder, db: Path) -> int:
         if ended and folder.read("shipped.json").get("finished") != ended:
             mlflow_local.finish(db, folder)
             folder.write("shipped.json", {**folder.read("shipped.json"), "finished": ended})
+        remote = str(folder.spec.get("tracker", {}).get("uri") or "")
+        if remote.startswith(("http://", "https://")):
+            from lab.adapters import mlflow_remote
+
+            mlflow_remote.feed(folder, db, remote)
         return count
 
 
@@ -76,6 +84,9 @@ def pending(folder: RunFolder) -> bool:
     """Whether anything of the run is not in the store yet. Reads."""
     sent = folder.read("shipped.json")
     if folder.result and sent.get("finished") != folder.result.get("ended"):
+        return True
+    remote = str(folder.spec.get("tracker", {}).get("uri") or "")
+    if remote and folder.result and folder.read("remote.json").get("ended") != folder.result.get("ended"):
         return True
     return any(_size(folder / n) > int(sent.get(n, 0)) for n in ("metrics.jsonl", "system.jsonl", "events.jsonl"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,15 @@ def draw(
     if not done:
         return []
     for at, (metric, goal) in enumerate(objective.items()):
-        picture(f"history_{metric}", lambda ax, at=at, metric=metric, goal=goal: _history(ax, done, at, metric, goal))
+        picture(f"history_{metric}", partial(_history, done=done, at=at, metric=metric, goal=goal))
         if weights := importance.get(metric):
-            picture(f"importance_{metric}", lambda ax, weights=weights: _bars(ax, weights))
+            picture(f"importance_{metric}", partial(_bars, weights=weights))
         numeric = [n for n in (importance.get(metric) or names(done)) if scale(done, n) is not None]
         if len(numeric) >= 2 and len(done) >= 4:
-            picture(f"contour_{metric}", lambda ax, n=numeric, at=at, m=metric: _contour(ax, done, n[0], n[1], at, m))
-        picture(f"parallel_{metric}", lambda ax, at=at, metric=metric: _parallel(ax, done, metric, at))
+            picture(f"contour_{metric}", partial(_contour, done=done, x=numeric[0], y=numeric[1], at=at, metric=metric))
+        picture(f"parallel_{metric}", partial(_parallel, done=done, metric=metric, at=at))
     if len(objective) == 2:
-        picture("front", lambda ax: _front(ax, done, objective))
+        picture("front", partial(_front, done=done, objective=objective))
     return made
 
 

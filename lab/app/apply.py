@@ -122,6 +122,10 @@ def _carry_out(lab: Lab, ledger: Ledger, found: Plan, verb: str, without: Sequen
     generations.finish(ledger, number, {k: v for k, v in found.summary.items() if v}, outcome)
     ledger.stamp()
     lab.hashes.save()
+    if not failed and lab.store.is_dir():
+        from lab.app import gc
+
+        gc.tidy(lab)
     return Applied(found, number, results, interrupted)
 
 

@@ -99,6 +99,15 @@ def gc(lab: Lab, found: Findings | None = None, *, keep: int = 1, older: float =
     return Findings(tuple(done), now.kept)
 
 
+def tidy(lab: Lab) -> None:
+    """What work left behind in the stores on its way is gone; called by the one writer, when all its work is done."""
+    for root in Library(lab).roots.values():
+        if store.stamped(root) is not None:
+            for waste in (*_incoming(lab, root, 7), *_left(root)):
+                if waste.kind == "rest":
+                    _free(Path(waste.path), waste.kind)
+
+
 def _needed(lab: Lab) -> dict[str, set[str]]:
     """Reason → every SHA-256 that is written there."""
     conf = {h for f in lab.conf.rglob("*") if f.suffix in (".yaml", ".yml") for h in _hashes(f)}

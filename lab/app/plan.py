@@ -123,7 +123,7 @@ def moves(
 ) -> dict[Address, Address]:
     """Old address → new: what `moved:` says, and renamed files whose resource claims the same place."""
     records = lab.records if records is None else records
-    told = {Address(old): Address(new) for old, new in (lab.head.get("moved") or {}).items()}
+    told = {Address(m["from"]): Address(m["to"]) for m in lab.head.get("moved") or ()}
     lost = [a for a in records if a not in wanted and a not in told and not another_profile(lab, records[a])]
     fresh = [a for a in wanted if a not in records]
     if lost and fresh:

@@ -1,7 +1,7 @@
 """models: list and filter the models of the lab: what each is, and what it costs on disk.
 
 `lab models --format gguf --fits --params '<13B'`, or any filter: `--where "params>1e6 and format==gguf"`.
-`lab models show NAME`, `stats`, `check`, `add`, `move NAME STORE`, `export NAME`.
+`lab models show NAME`, `compare NAME`, `stats`, `check`, `add`, `move NAME STORE`, `export NAME`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 from lab.app.lab import Lab
-from lab.cli import _arguments
+from lab.cli import _arguments, _compare_models
 from lab.core.units import size
 
-VERBS = ("list", "show", "stats", "check", "add", "move", "export")
+VERBS = ("list", "show", "compare", "stats", "check", "add", "move", "export")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +44,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     ):
         sub.add_argument(flag, default="", help=word)
     _common(sub)
+    _compare_models.arguments(verbs.add_parser("compare", help="its quantizations side by side: size, speed, quality"))
     sub = verbs.add_parser("move", help="declare that a model lives in another store")
     sub.add_argument("name")
     sub.add_argument("store", help="a store or tier of `lab.stores`")
@@ -79,14 +80,17 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
             sums = models.stats(lab)
             print(_json(sums) if args.json else costs(sums))
         case "check":
+            ours = {str(r.facts.get("path")) for r in lab.records.values()}
             roots = models.Library(lab).roots.values()
-            wrong = [s for root in roots for s in strays.strays(root)]
+            wrong = [s for root in roots for s in strays.strays(root) if str(s.path) not in ours]
             if args.json:
                 print(_json([{"path": s.path, "why": s.why} for s in wrong]))
             else:
                 lines = [f"{s.path}\n      why {s.why}" for s in wrong]
                 print("\n".join([*lines, f"{len(wrong)} stray." if wrong else "The stores are as laid out."]))
             return 1 if wrong else 0
+        case "compare":
+            return _compare_models.main(lab, args)
         case "add":
             record = library.add(
                 lab, path=args.path, name=args.name, url=args.url, type_=args.type, description=args.desc

@@ -23,7 +23,7 @@ VERBS = ("show", "list", "importance", "plot", "csv", "pareto", "promote", "stop
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `lab sweep`; flags may stand between the words."""
-    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign, assignment]
+    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
     parser.add_argument("target", help=f"a sweep or an experiment; or one of {', '.join(VERBS)}, then a sweep")
     parser.add_argument("words", nargs="*", metavar="OVERRIDE", help="what is searched, and what is fixed")
     parser.add_argument("--trials", type=_positive, metavar="N", help="how many trials shall have ended")

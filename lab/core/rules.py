@@ -50,7 +50,7 @@ class Rule:
         """How far the rule is broken: at most 0 where it holds. Raises KeyError for a name without a value. Pure."""
         left, right = _value(self._left, values), _value(self._right, values)
         if isinstance(self._how, ast.Eq):
-            return abs(left - right)
+            return float(abs(left - right))
         difference = float(left - right if isinstance(self._how, (ast.LtE, ast.Lt)) else right - left)
         strict = isinstance(self._how, (ast.Lt, ast.Gt))
         return math.ulp(1.0) if strict and difference == 0 else difference

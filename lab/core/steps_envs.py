@@ -44,6 +44,8 @@ class InstallEnv(Step):
     variables: Facts | None = None
     commands: tuple[str, ...] = ()
     """Smoke tests: a prefix that fails one is never switched to."""
+    container: str = ""
+    """Where a Containerfile of the same lock is kept; empty makes none."""
 
 
 @dataclass(frozen=True, slots=True)

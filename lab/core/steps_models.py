@@ -39,6 +39,8 @@ class Fetch(Step):
     """Whether files that run code when loaded are taken."""
     network: Facts = field(default_factory=dict)
     """`timeout` (s), `tries`, `connections`."""
+    known: Facts = field(default_factory=dict)
+    """What the source said of the model when it was asked before: commit, license, …"""
     local: bool = False
     """Whether only what is on this machine is taken: no server is asked."""
 
@@ -84,6 +86,19 @@ class Keep(Step):
     provenance: Facts = field(default_factory=dict)
     format: str = ""
     allow_pickle: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MoveView(Step):
+    """What a view held is in the store `store` under another view, verified, and the old view is gone."""
+
+    verb: ClassVar[str] = "move_view"
+
+    old: str
+    store: str
+    view: str
+    files: Facts
+    provenance: Facts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,17 @@ class NetworkSettings(_Block):
     """Files of one model fetched side by side."""
 
 
+class TrackingSettings(_Block):
+    """Where runs are tracked besides the local store."""
+
+    uri: str = Field("", pattern="^(https?://.+)?$")
+    """An MLflow server that is fed from the local store; empty for none."""
+    project: str = ""
+    """MLflow's experiment of every run; empty gives each experiment its own."""
+    privacy: Literal["", "local_only"] = ""
+    """`local_only` refuses every tracker that is not on this machine."""
+
+
 class LabSettings(_Block):
     """The lab itself."""
 
@@ -49,6 +60,8 @@ class LabSettings(_Block):
     """Further stores by name, on other volumes: a path, or a block."""
     network: NetworkSettings = NetworkSettings()
     """How patient downloads are."""
+    tracking: TrackingSettings = TrackingSettings()
+    """Where runs are tracked."""
     description: str = ""
     """What it is for, in a line."""
     owner: str = ""

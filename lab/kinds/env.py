@@ -16,7 +16,7 @@ from lab.core.forecast import Estimate, Forecast
 from lab.core.frameworks import issues
 from lab.core.kind import Context, Declaration, RefTo
 from lab.core.secret import Secret
-from lab.core.step import Step
+from lab.core.step import Remove, Step
 from lab.core.steps_envs import InstallEnv, LockEnv, RemoveEnv
 from lab.core.world import World
 
@@ -47,7 +47,7 @@ class Env(Declaration):
 
     kind: ClassVar[str] = "env"
     fixed: ClassVar[frozenset[str]] = frozenset({"link"})
-    aside: ClassVar[frozenset[str]] = Declaration.aside | {"commands", "container", "solver"}
+    aside: ClassVar[frozenset[str]] = Declaration.aside | {"commands", "solver"}
 
     channels: tuple[str, ...] = ()
     """Conda channels, first wins: a name of anaconda.org, a URL, or a folder of the repository."""
@@ -180,6 +180,8 @@ class Env(Declaration):
             yield "conda packages are asked for, and no channel", "conda", "add `channels: [conda-forge]`"
         if self.solver == "rattler" and not spec.get("channels") and not spec.get("python"):
             yield "it has neither channels nor a python", "python", 'add `python: "3.12"`, or channels'
+        if self.container and not any(p.startswith("linux") for p in spec["platforms"]):
+            yield "a container runs linux, and no linux platform is declared", "platforms", "add `linux-64`"
         lock = self.locked(context)
         if lock:
             path = f"conf/lock/env/{lock.get('lockfile')}"
@@ -201,6 +203,8 @@ class Env(Declaration):
         }
         if here := self.here(context):
             facts["lock"] = here["digest"]
+            if self.container:
+                facts["container"] = self._contained(context)
         if variables := self.spec(context).get("variables"):
             facts["variables"] = dict(variables)
         return facts
@@ -213,12 +217,25 @@ class Env(Declaration):
         if stat.type != "link":
             return {"link": link, "state": f"a {stat.type} that Lab did not make"}
         seen = world.ask("env", link=link, depth=int(world.depth))
-        return None if seen is None else {"link": link, **seen}
+        if seen is None:
+            return None
+        if self.container:
+            head = (world.read(context.path(self.container), 120) or b"").decode(errors="replace").partition("\n")[0]
+            seen = {**seen, "container": head.removeprefix("# lock: ") if head.startswith("# lock: ") else "not there"}
+        return {"link": link, **seen}
+
+    def _contained(self, context: Context) -> str:
+        """The digest of the lock's part that a container is made from: this host's, or the first linux one. Pure."""
+        parts = (self.locked(context) or {}).get("platforms", {})
+        names = [context.host.platform, *parts]
+        return str(next((parts[p]["digest"] for p in names if p.startswith("linux") and p in parts), ""))
 
     def steps(self, change: Change, context: Context) -> Iterator[Step]:
         name, link = context.address.name, self.link(context)
         if change.action is Action.DESTROY:
             yield RemoveEnv(name, str((change.recorded or {}).get("link") or link))
+            if self.container:
+                yield Remove(context.path(self.container))
             return
         old = (change.recorded or {}).get("link")
         if old not in (None, link):
@@ -229,13 +246,21 @@ class Env(Declaration):
         spec = self.spec(context)
         commands = tuple(spec.get("commands", ()))
         yield InstallEnv(
-            name, link, context.host.platform, here.get("digest", ""), dict(spec.get("variables", {})), commands
+            name,
+            link,
+            context.host.platform,
+            here.get("digest", ""),
+            dict(spec.get("variables", {})),
+            commands,
+            context.path(self.container) if self.container else "",
         )
 
     def resolve(self, context: Context) -> Step:
         found = re.search(r"macOS (\d+(?:\.\d+)?)", context.host.os)
         return LockEnv(
-            context.address.name, {**self.spec(context), "solver": self.solver}, osx=found[1] if found else ""
+            context.address.name,
+            {**self.spec(context), "solver": self.solver, "template": self.template},
+            osx=found[1] if found else "",
         )
 
     def forecast(self, change: Change, context: Context) -> Forecast:

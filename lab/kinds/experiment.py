@@ -221,6 +221,10 @@ class Experiment(Declaration):
         return {"code": {p: context.content(context.path(self._in(p) if beside else p)) for p in self.counted(context)}}
 
     def check(self, context: Context) -> Iterable[str | tuple[str, str, str]]:
+        tracking = context.lab.get("tracking") or {}
+        if tracking.get("privacy") == "local_only" and tracking.get("uri"):
+            do = "drop `lab.tracking.uri`, or `lab.tracking.privacy`"
+            yield "its runs would leave this machine, and the lab is `privacy: local_only`", "", do
         for path in self.code:
             if not context.content(context.path(path)):
                 yield f"the code {path} is not there", "code", "name files or folders of the repository"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os.path
+import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -18,7 +19,7 @@ from lab.core.forecast import Estimate, Forecast
 from lab.core.kind import Context, Declaration, RefTo
 from lab.core.secret import Secret
 from lab.core.step import Step
-from lab.core.steps_models import DropView, Fetch, Keep, Resolve, Train
+from lab.core.steps_models import DropView, Fetch, Keep, MoveView, Resolve, Train
 from lab.core.world import World
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ SOURCES = ("path", "url", "urls", "hub", "ollama", "git", "release", "recipe", "
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 SEEN = ("view", "source", "files", "model", "license")
 """What of a view's provenance is a fact of the resource."""
+SAID = ("commit", "manifest", "tag", "license", "gated")
+"""What a source says of a model beside its files."""
 
 
 class RemoteFile(BaseModel):
@@ -298,6 +301,10 @@ class Model(Declaration):
         }
         if self.license:
             provenance["license"] = self.license
+        recorded = (change.recorded or {}) if (change.recorded or {}).get("source") == self.source(context) else {}
+        if old and old != view and recorded and (self.recipe or self.source_):
+            yield MoveView(str(old), root, view, recorded.get("files") or {}, provenance)
+            return
         if self.recipe:
             yield Train(self.recipe, dict(self.params))
             yield Keep(root, view, provenance=provenance, format=self.format, allow_pickle=self.allow_pickle)
@@ -314,7 +321,8 @@ class Model(Declaration):
                 source=self.source(context) | ({"place": self.place} if self.path else {}),
                 store=root,
                 view=view,
-                files=self.files(context),
+                # What was obtained once without a lock is obtained again as it was, not as its source is by now.
+                files=self.files(context) or {n: {"sha256": h} for n, h in _whole(recorded.get("files"))},
                 kept=(change.observed or {}).get("files") or {},
                 provenance=provenance,
                 token=self.token or "",
@@ -322,6 +330,7 @@ class Model(Declaration):
                 format=self.format,
                 allow_pickle=self.allow_pickle,
                 network=self.network(context),
+                known={k: v for k, v in {**(recorded.get("model") or {}), **self.locked(context)}.items() if k in SAID},
             )
         if old and old != view:
             yield DropView(str(old))
@@ -383,6 +392,10 @@ class Model(Declaration):
         use = resources.model_use(context.lock, recorded, self.context)
         found = resources.run(self.shape(context), use, context.host) if use.format == "gguf" or use.type else None
         return Forecast(memory=found.peak, tokens_per_second=found.decode) if found else Forecast()
+
+
+def _whole(files: Mapping[str, str] | None) -> Iterator[tuple[str, str]]:
+    return ((n, h) for n, h in (files or {}).items() if re.fullmatch("[0-9a-f]{64}", h))
 
 
 def _known(**values: Any) -> Facts:

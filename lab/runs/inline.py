@@ -37,6 +37,7 @@ def run_inline(folder: RunFolder) -> Handle:
         os.environ["LAB_RUN"] = str(folder.path)
         extra = [p for p in spec.get("path", ()) if p not in sys.path]
         sys.path[:0] = extra
+        known = set(sys.modules)
         try:
             call.invoke(spec, folder.path)
         except call.Mistake as e:
@@ -49,6 +50,10 @@ def run_inline(folder: RunFolder) -> Handle:
             sdk.finish("finished" if code == 0 else "failed")
             for path in extra:
                 sys.path.remove(path)
+            # The code of the next run may be another: its own modules are imported anew, libraries are not.
+            for name in set(sys.modules) - known:
+                if str(getattr(sys.modules[name], "__file__", None) or "").startswith(tuple(spec.get("path", ()))):
+                    del sys.modules[name]
             if before is None:
                 del os.environ["LAB_RUN"]
             else:

@@ -32,7 +32,7 @@ class Live:
     """Bytes of its metrics already reported."""
     seen: dict[int, float] = field(default_factory=dict)
     pruning: bool = False
-    began: float = 0.0
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 class Sweep:
@@ -115,7 +115,7 @@ class Sweep:
                 self._start(trial, again=folder.path.exists())
             else:
                 adopted += 1
-                self.live[trial.number] = Live(trial, pruning="pruning" in trial.notes, began=time.time())
+                self.live[trial.number] = Live(trial, pruning="pruning" in trial.notes, notes=dict(trial.notes))
         if self.ended or adopted or again:
             self.say(
                 f"{self.step.study} goes on: {self.counted()} trials have ended, {adopted} adopted, {again} run again"
@@ -127,10 +127,9 @@ class Sweep:
         moved = False
         for number, live in list(self.live.items()):
             result = self.executor.poll(number)
-            if self.step.pruner or result is not None:
-                self._report(number, live)
+            news = self._report(number, live) if self.step.pruner or result is not None else False
             if result is None:
-                if self.step.pruner and live.seen and not live.pruning and self.tuner.hopeless(number):
+                if news and not live.pruning and self.tuner.hopeless(number):
                     live.pruning = True
                     self.tuner.note(number, "pruning", max(live.seen))
                     self.executor.stop(number)
@@ -143,9 +142,9 @@ class Sweep:
             self._judge(live, result)
         return moved
 
-    def _report(self, number: int, live: Live) -> None:
-        """What the trial has logged since is reported to the pruner."""
-        name = self.metrics[0]
+    def _report(self, number: int, live: Live) -> bool:
+        """What the trial has logged since is reported to the pruner; returns whether there was any."""
+        name, before = self.metrics[0], live.read
         try:
             with open(self.executor.folder(number) / "metrics.jsonl", "rb") as f:
                 f.seek(live.read)
@@ -160,7 +159,8 @@ class Sweep:
                     if len(self.metrics) == 1:
                         self.tuner.report(number, point[0], point[2][name])
         except FileNotFoundError:
-            return
+            return False
+        return live.read > before
 
     def _lost(self, live: Live, result: Mapping[str, Any]) -> bool:
         """Whether the trial is gone through no fault of its own; then it runs again, in place."""
@@ -180,33 +180,37 @@ class Sweep:
 
     def _start(self, trial: Proposed, *, again: bool = False) -> None:
         self.executor.start(trial.number, nested({}, trial.params), again=again)
-        self.live[trial.number] = Live(trial, began=time.time())
+        self.live[trial.number] = Live(trial, notes=dict(trial.notes))
 
     # --- how a trial ended ----------------------------------------------------------------------------------------
 
     def _judge(self, live: Live, result: Mapping[str, Any]) -> None:
         """The study is told how the trial ended."""
         number, metrics = live.trial.number, dict(result.get("metrics") or {})
-        self.tuner.note(number, "run", self.executor.folder(number).id)
-        self.tuner.note(number, "seconds", round(float(result.get("seconds") or 0), 3))
+        self._note(live, "run", self.executor.folder(number).id)
+        self._note(live, "seconds", round(float(result.get("seconds") or 0), 3))
         if live.pruning and result.get("state") != "finished":
             return self._tell(live, "pruned", (), result)
         values, wrong = self._values(live, metrics)
         if result.get("state") != "finished":
             wrong = f"{result.get('state')}: {result.get('reason') or 'no reason given'}"
         if wrong:
-            self.tuner.note(number, "reason", wrong[-500:])
+            self._note(live, "reason", wrong[-500:])
             return self._tell(live, "failed", (), result, wrong)
         others = {n: v for n, v in metrics.items() if n not in self.metrics and math.isfinite(v)}
         if others:
-            self.tuner.note(number, "metrics", others)
+            self._note(live, "metrics", others)
         excess = self._excess({**metrics, **self.all(live.trial.params)})
         if isinstance(excess, str):
-            self.tuner.note(number, "reason", excess)
+            self._note(live, "reason", excess)
             return self._tell(live, "failed", (), result, excess)
         if excess:
             self.tuner.constrain(number, excess)
         return self._tell(live, "complete", tuple(values), result, feasible=all(v <= 0 for v in excess.values()))
+
+    def _note(self, live: Live, name: str, value: Any) -> None:
+        self.tuner.note(live.trial.number, name, value)
+        live.notes[name] = value
 
     def _values(self, live: Live, metrics: Mapping[str, float]) -> tuple[list[float], str]:
         values = []
@@ -253,10 +257,11 @@ class Sweep:
     ) -> None:
         number = live.trial.number
         self.tuner.tell(number, state, values)
-        notes = {**live.trial.notes, "reason": reason} if reason else live.trial.notes
         seconds = float(result.get("seconds") or 0)
         now = time.time()
-        self.ended[number] = Ended(number, state, live.trial.params, values, notes, feasible, seconds, live.seen, now)
+        self.ended[number] = Ended(
+            number, state, live.trial.params, values, live.notes, feasible, seconds, live.seen, now
+        )
         shown = ", ".join(f"{n} {v:.6g}" for n, v in zip(self.metrics, values, strict=False))
         self.say(f"trial {number} {state}{': ' + (shown or reason) if shown or reason else ''}")
         if state == "failed":
@@ -266,6 +271,7 @@ class Sweep:
         """A sweep whose trials all fail is ended early, with the reason of the last."""
         if self.step.on_failure == "stop" and not self.over:
             self.over = f"a trial failed: {reason}"
+            self.problem = problem(f"{self.step.study} stopped: a trial failed", why=reason, do="mend the experiment")
         counted = [t for t in self.ended.values() if t.state != "infeasible"]
         first = max(3, self.step.parallel)
         if len(counted) >= first and all(t.state == "failed" for t in counted) and not self.over:
@@ -298,7 +304,6 @@ class Sweep:
             self.waiting = None
             moved = True
             if found := self.reusable(self.all(trial.params)) if self.reusable else None:
-                self.tuner.note(trial.number, "reused", found.id)
                 self._judge_reused(trial, found)
                 continue
             self._start(trial)
@@ -311,6 +316,11 @@ class Sweep:
                 return None
             if changed := self.unchanged():
                 self.over = changed
+                self.problem = problem(
+                    f"{self.step.study} stopped: {changed}",
+                    why="its trials would not be comparable; those that have ended are kept",
+                    do="put the code back to go on with this study; as it is now it is another one, see `lab plan`",
+                )
                 return None
             trial = self.tuner.ask()
             if trial is None:
@@ -331,7 +341,8 @@ class Sweep:
         )
 
     def _judge_reused(self, trial: Proposed, folder: RunFolder) -> None:
-        live = Live(trial)
+        live = Live(trial, notes=dict(trial.notes))
+        self._note(live, "reused", folder.id)
         executor, self.executor = self.executor, _Finished(folder, self.executor)
         try:
             self._report(trial.number, live)

@@ -11,8 +11,8 @@ from lab.core.steps_sweeps import Search
 from lab.runs.sweep_ports import Ended
 
 
-def summary(step: Search, trials: Iterable[Ended], over: str, began: float) -> dict[str, Any]:
-    """Counts, the best trial (or the Pareto front), and why it ended; `state` is `running` until it has. Pure."""
+def summary(step: Search, trials: Iterable[Ended], over: str, began: float, state: str = "running") -> dict[str, Any]:
+    """Counts, the best trial (or the Pareto front), why it ended; `state`: running, stopped, finished. Pure."""
     found = sorted(trials, key=lambda t: t.number)
     counts = {s: sum(1 for t in found if t.state == s) for s in ("complete", "pruned", "failed", "infeasible")}
     front = best(found, step.objective)
@@ -21,7 +21,7 @@ def summary(step: Search, trials: Iterable[Ended], over: str, began: float) -> d
         "study": step.study,
         "digest": step.digest,
         "experiment": step.experiment,
-        "state": "finished" if over else "running",
+        "state": state,
         "ended": over,
         "trials": step.trials,
         "objective": dict(step.objective),

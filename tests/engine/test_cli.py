@@ -128,7 +128,7 @@ def test_a_plan_imports_nothing_heavy(tmp_path: Path) -> None:
 
 
 def test_a_verb_runs_on_the_managed_host(tmp_path: Path) -> None:
-    """`lab plan --host studio` runs Lab there over ssh, its output and exit code being ours. Proves S0-1.2-2 in part."""
+    """`lab plan --host studio` runs Lab there over ssh; output and exit code are ours. S0-1.2-2 in part."""
     lab = TestLab.make(tmp_path, FILE)
     lab.write("conf/host/studio.yaml", f"ssh: me@studio\nfolder: {tmp_path}\n")
     ssh = tmp_path / "ssh"

@@ -291,3 +291,20 @@ def test_the_json_plan_keeps_to_its_schema(tmp_path: Path) -> None:
     jsonschema.validate(plan, schema)
     assert plan["problems"][0]["file"] == "conf/file/c.yaml"
     assert plan["problems"][0]["line"] == 1
+
+
+def test_moved_renames_without_rebuilding(tmp_path: Path) -> None:
+    """`moved:` in lab.yaml gives a resource another name even where nothing it claims would tell."""
+    lab = TestLab.make(tmp_path, FILES)
+    lab("apply", "--yes")
+    (tmp_path / "conf/file/b.yaml").rename(tmp_path / "conf/file/c.yaml")
+    lab.write("conf/file/c.yaml", "path: ROOT/out/c.txt\ncontent: world\nneeds: [file.a]\n")
+    assert "was" not in lab("plan").out
+    head = (tmp_path / "conf/lab.yaml").read_text()
+    lab.write("conf/lab.yaml", head + "moved: [{from: file.b, to: file.c}]\n")
+    out = lab("plan").out
+    assert "was file.b" in out
+    assert "destroy" not in out
+    assert lab("apply", "--yes").code == 0
+    assert sorted(tree(tmp_path / "out")) == ["a.txt", "c.txt"]
+    assert lab("plan", "--detailed-exitcode").code == 0

@@ -1,6 +1,6 @@
-"""A quantization through the whole of Lab: made, left alone, replaced, damaged, mended, removed (S0-4.3-4, S0-US-002-4).
+"""A quantization through the whole of Lab: made, left alone, replaced, damaged, mended, removed (S0-4.3-4).
 
-`lab generate`, `lab bench`, `lab serve` and `lab models compare` on what was made (S0-4.2-2, S0-4.2-3, DC-7).
+`lab generate`, `lab bench`, `lab serve`, `lab models compare` on what was made (S0-4.2-2, S0-4.2-3, S0-US-002-4, DC-7).
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def test_a_quantizations_whole_life(home: Home) -> None:
     # A level of the ladder is taken away: none of the others is touched.
     home.declare("m", "of: tiny\nformat: mlx\nbits: [4]\n")
     assert home.actions() == {"quantization.m.8bit": "destroy"}
-    home.lab("destroy", "--yes", "--allow-destroy")
+    home.lab("destroy", "--all", "--yes")
     assert not (home.store / "models" / "tiny").exists()
 
 
@@ -176,7 +176,7 @@ def test_serve_speaks_openai_and_stops_on_ctrl_c(home: Home, block: str) -> None
         status, refused = _ask(f"{url}/completions", {**asked, "model": str(home.view("q"))})
         assert (status, "only the model" in refused["error"]) == (404, True)
     running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=20)
+    _, err = running.communicate(timeout=20)
     assert (running.returncode, "stopped." in err) == (0, True)
     with pytest.raises(urllib.error.URLError):
         _ask(f"{url}/models")

@@ -64,7 +64,7 @@ def test_a_broken_framework_names_its_step(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_says_how_to_get_it(tmp_path: Path) -> None:
-    """A program that is not installed is a problem that says how to install it; an unknown name suggests the nearest."""
+    """A missing program is a problem that says how to install it; an unknown name suggests the nearest."""
     lab = lab_at(tmp_path, server="is_: ollama\nprogram: ollama-that-is-not-here\n")
     with pytest.raises(Problems, match="does not work") as e:
         done(lab)

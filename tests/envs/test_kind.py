@@ -238,3 +238,25 @@ def test_planning_imports_no_solver(tmp_path: Path, built: Path) -> None:
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     _, modules = json.loads(said.stdout)
     assert not {"rattler", "conda_lock", "uv"} & set(modules)
+
+
+def test_a_containerfile_follows_the_lock(tmp_path: Path, built: Path) -> None:
+    """S0-4.1-4 (the file; no engine here): made from the same lock, kept up to date, removed with the env."""
+    text = ONE.replace("./channel", str(built)) + "container: images/one.Containerfile\n"
+    lab = lab_at(tmp_path, one=text)
+    lock(lab)
+    done(lab)
+    path = tmp_path / "images" / "one.Containerfile"
+    body = path.read_text()
+    digest = Lab.find(tmp_path).context("env.one").lock["platforms"]["linux-64"]["digest"]  # type: ignore[index]
+    assert body.startswith(f"# lock: {digest}\n")
+    assert f"{built.as_uri()}/noarch/labhello-1.1.0-0.tar.bz2#" in body
+    assert "RUN micromamba install" in body
+    assert done(lab) == []
+    path.write_text("FROM scratch\n")
+    assert [d.field for d in plan(Lab.find(tmp_path)).changes[0].drift] == ["container"]
+    assert done(lab) == ["update env.one"]
+    assert path.read_text() == body
+    (tmp_path / "conf" / "env" / "one.yaml").unlink()
+    done(lab)
+    assert not path.exists()

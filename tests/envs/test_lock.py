@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lab.adapters import envlock, uv
+from lab.adapters import conda, envlock, uv
 from lab.adapters.channel import index, package
 from lab.core.envspec import admits, combine, inputs_digest, moves
 from lab.core.envspec import package as name_of
@@ -122,6 +122,34 @@ def test_conda_lock_and_rattler_read_our_lock(tmp_path: Path, built: Path, monke
     assert said.stdout.strip() == "['linux-64', 'osx-arm64']", said.stderr
 
 
+def test_markers_are_read_as_conda_lock_reads_them(tmp_path: Path) -> None:
+    """A requirement with a marker, which needs conda-lock's idea of a platform, gets conda-lock's own hash."""
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    wheel(wheels, "alpha", "1.0")
+    stage = Stage(tmp_path)
+    request = {
+        "environ": {}, "name": "m", "note": "x", "target": str(envlock.locks(stage) / "m.conda-lock.yml"),
+        "spec": {"channels": [], "platforms": ["linux-64"],
+                 "requirements": {"linux-64": {"conda": [], "pip": ["alpha ; sys_platform == 'linux'"]}}},
+        "virtual": {"linux-64": {"__glibc": "2.28"}}, "packages": {"linux-64": {"conda": [], "pip": []}},
+    }  # fmt: skip
+    conda.ask("write", request)
+    ours = yaml.safe_load((envlock.locks(stage) / "m.conda-lock.yml").read_text())["metadata"]["content_hash"]
+    code = (
+        "import sys, json; from pathlib import Path; from conda_lock.src_parser import make_lock_spec;"
+        "from conda_lock.content_hash import compute_content_hashes as h;"
+        "from conda_lock.virtual_package import virtual_package_repo_from_specification as v;"
+        "Path('map').write_text('{}');"
+        "s = make_lock_spec(src_files=[Path('m.environment.yml')], mapping_url='map');"
+        "print(json.dumps(h(s, v(Path('m.virtual-packages.yml')))))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=envlock.locks(stage), capture_output=True, text=True, check=False
+    )
+    assert yaml.safe_load(said.stdout) == ours, said.stderr
+
+
 def test_python_packages_are_pinned_to_condas_own(tmp_path: Path) -> None:
     """uv is told which Python packages conda brings, and leaves them out of its own part of the lock."""
     wheels = tmp_path / "wheels"
@@ -225,3 +253,49 @@ def test_the_lock_file_is_v1_with_hashes(tmp_path: Path, built: Path) -> None:
     assert all(len(p["hash"]["sha256"]) == 64 and p["url"] for p in lock["package"])
     assert ("python", FULL) in {(p["name"], p["version"]) for p in lock["package"]}
     assert os.path.exists(envlock.locks(stage) / "one.virtual-packages.yml")
+
+
+SOLVER = """#!{python}
+import json, os, subprocess, sys
+args, env = sys.argv[1:], os.environ
+json.dump({{"args": args, "env": {{k: v for k, v in env.items() if k.startswith("CONDA_")}}}}, open({log!r}, "w"))
+channels = [args[i + 1] for i, a in enumerate(args) if a == "--channel"]
+at = max(i for i, a in enumerate(args) if a == "--channel") + 2
+platform = env["CONDA_SUBDIR"]
+part = {{"specs": args[at:], "virtual": {{"__osx": env.get("CONDA_OVERRIDE_OSX", "0"), "__glibc": "2.28"}}}}
+asked = json.dumps({{"do": "solve", "channels": channels, "cache": {cache!r}, "platforms": {{platform: part}}}})
+said = subprocess.run([{python!r}, "-m", "lab.adapters.conda_child"], input=asked, capture_output=True, text=True)
+answer = json.loads(said.stdout)
+if "fault" in answer:
+    print(json.dumps({{"success": False, "message": answer["fault"]["why"]}}))
+    sys.exit(1)
+found = answer["done"][platform]
+print(json.dumps({{"success": True, "actions": {{"LINK": found, "FETCH": found}}}}))
+"""
+
+
+def test_an_external_solver_is_asked_as_conda_lock_asks(
+    tmp_path: Path, built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`solver: external` gives the lock that rattler gives, from a program that speaks conda's protocol."""
+    solver, log = tmp_path / "conda", tmp_path / "log.json"
+    solver.write_text(SOLVER.format(python=sys.executable, log=str(log), cache=str(tmp_path / "cache")))
+    solver.chmod(0o755)
+    monkeypatch.setenv("LAB_CONDA", str(solver))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    asked = spec(built, "labhello ==1.1.0")
+    mine = envlock.lock(LockEnv("one", asked), Stage(tmp_path / "a"))
+    theirs = envlock.lock(LockEnv("one", {**asked, "solver": "external"}), Stage(tmp_path / "b"))
+    assert mine == theirs
+    import json
+
+    said = json.loads(log.read_text())
+    assert said["args"][0] == "create"
+    assert {"--dry-run", "--json", "--override-channels"} < set(said["args"])
+    assert said["env"]["CONDA_SUBDIR"] == "linux-64"
+    with pytest.raises(Problems, match="no set of packages"):
+        envlock.lock(LockEnv("two", {**spec(built, "nosuch"), "solver": "external"}), Stage(tmp_path / "b"))
+    monkeypatch.delenv("LAB_CONDA")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(Problems, match="there is no external solver"):
+        envlock.lock(LockEnv("three", {**asked, "solver": "external"}), Stage(tmp_path / "b"))

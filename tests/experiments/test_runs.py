@@ -133,7 +133,8 @@ def test_it_outlives_whoever_started_it(tmp_path: Path, until: Until) -> None:
     """The run belongs to its supervisor: killing the starter's whole session does not touch it."""
     code = (
         "import sys; from pathlib import Path; from lab.runs.run import RunSpec, launch\n"
-        f"launch(RunSpec(Path({str(tmp_path / 'r')!r}), 'r', ('sh', '-c', 'sleep 1; echo done'), cwd={str(tmp_path)!r}))\n"
+        f"spec = RunSpec(Path({str(tmp_path / 'r')!r}), 'r', ('sh', '-c', 'sleep 1; echo done'), cwd='/')\n"
+        "launch(spec)\n"
         "print('started', flush=True); import time; time.sleep(60)\n"
     )
     starter = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)

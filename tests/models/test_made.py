@@ -58,3 +58,27 @@ def test_an_experiments_output_is_a_model(lab: Folder, tmp_path: Path) -> None:
     assert "No changes" in lab.ok("plan")
     (entry,) = lab.json("models")
     assert (entry["format"], entry["source"]) == ("gguf", "from: experiment.tune")
+
+
+def test_a_recipes_model_is_moved_to_another_name_family_and_store_without_training(
+    lab: Folder, tmp_path: Path
+) -> None:
+    file = lab.declare("toy", recipe="toy")
+    lab.ok("apply", "--yes")
+    (lab.root / "recipes/model/toy/train.py").touch()
+    count = lab.root / "state/work/model.toy/train.log"
+    file.unlink()
+    lab.declare("tiny", recipe="toy", family="small")
+    head = lab.root / "conf/lab.yaml"
+    head.write_text(head.read_text() + "moved: [{from: model.toy, to: model.tiny}]\n")
+    lab.ok("apply", "--yes")
+    assert "No changes" in lab.ok("plan")
+    assert not list((lab.root / "state").rglob("train.log")), count
+    assert (lab.store / "models/small/tiny/original/config.json").is_file()
+    assert not (lab.store / "models/toy").exists()
+    head.write_text(head.read_text().replace("store:", f"stores: {{bulk: {tmp_path / 'bulk'}}}\n  store:"))
+    lab.ok("models", "move", "tiny", "bulk")
+    lab.ok("apply", "--yes")
+    assert "No changes" in lab.ok("plan")
+    assert (tmp_path / "bulk/models/small/tiny/original/config.json").is_file()
+    assert not list((lab.root / "state").rglob("train.log"))

@@ -295,3 +295,23 @@ def test_globs_choose_files_in_any_folder() -> None:
     assert hub.choose(names, {"include": ["*.safetensors"]}) == {"a.safetensors", "sub/b.safetensors"}
     assert hub.choose(names, {"include": ["sub/*"]}) == {"sub/b.safetensors", "sub/c.bin"}
     assert hub.choose(names, {"exclude": ["README.md"]}) == {"a.safetensors", "sub/b.safetensors"}
+
+
+def test_an_unlocked_model_is_repaired_as_it_was_not_as_its_branch_is_by_now(
+    server: Server, context: Context, tmp_path: Path
+) -> None:
+    make.safetensors(server.root / "org/tiny")
+    model = Model.model_validate({"hub": "org/tiny", "endpoint": server.url})
+    facts = apply(model, context, tmp_path)
+    old = (server.root / "org/tiny/config.json").read_bytes()
+    blob = tmp_path / "store/blobs/sha256" / sha256(old)[:2] / sha256(old)
+    blob.chmod(0o644)
+    blob.write_bytes(b"spoiled")
+    server.log.clear()
+    assert apply(model, context, tmp_path, Action.UPDATE) == facts
+    assert [p.rpartition("/")[2] for _, p, _, _ in server.log] == ["config.json"]
+    blob.chmod(0o644)
+    blob.write_bytes(b"spoiled")
+    (server.root / "org/tiny/config.json").write_text("{}")
+    with pytest.raises(Problems, match="other bytes than declared"):
+        apply(model, context, tmp_path, Action.UPDATE)

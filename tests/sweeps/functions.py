@@ -27,7 +27,7 @@ def hartmann6(a: float, b: float, c: float, d: float, e: float, f: float) -> dic
     """Minimum -3.32237 inside the unit cube."""
     x = (a, b, c, d, e, f)
     inner = [sum(A[i][j] * (x[j] - P[i][j]) ** 2 for j in range(6)) for i in range(4)]
-    return {"value": -sum(w * math.exp(-s) for w, s in zip((1.0, 1.2, 3.0, 3.2), inner))}
+    return {"value": -sum(w * math.exp(-s) for w, s in zip((1.0, 1.2, 3.0, 3.2), inner, strict=True))}
 
 
 def two(x: float, y: float, size: int = 1) -> dict:

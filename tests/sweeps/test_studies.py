@@ -32,7 +32,7 @@ SPACES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture()
+@pytest.fixture
 def lab(place: Place) -> Place:
     """With an inline experiment for each test function."""
     place.write("functions.py", Path(functions.__file__).read_text())

@@ -1,0 +1,48 @@
+"""Containerfile: an image that holds what an env's lock holds. Written for Podman, Docker and Buildah alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lab.adapters import envexport
+from lab.adapters.files import put
+
+MARK = "# lock: "
+BASE = "docker.io/mambaorg/micromamba:2.0.5"
+PYTHON = "docker.io/library/python:{version}-slim"
+
+
+def text(name: str, lock: envexport.Lock, summary: dict[str, Any], platform: str) -> str:
+    """The Containerfile of an env on a linux platform; its first line names the lock it is made from. Pure."""
+    lines = [
+        f"{MARK}{summary['platforms'][platform]['digest']}",
+        f"# Made by Lab from the lock of env.{name} ({platform}); build it at the repository's root:",
+        f"#   podman build --platform {_oci(platform)} -f THIS_FILE -t env-{name} .",
+    ]
+    conda = envexport.explicit(lock, platform).splitlines()
+    pip = envexport.requirements(lock, platform).splitlines()
+    if any(line and not line.startswith(("#", "@")) for line in conda):
+        lines += [f"FROM {BASE}", "COPY <<EOF /tmp/explicit.txt", *(x for x in conda if not x.startswith("#")), "EOF"]
+        lines.append("RUN micromamba install -y -n base -f /tmp/explicit.txt && micromamba clean -ay")
+        installer = "/opt/conda/bin/python -m pip"
+        path = "/opt/conda/bin"
+    else:
+        version = summary.get("python") or "3.12"
+        lines.append(f"FROM {PYTHON.format(version='3.12' if version == 'host' else version)}")
+        installer, path = "python -m pip", "/usr/local/bin"
+    if pip:
+        lines += ["COPY <<EOF /tmp/requirements.txt", *pip, "EOF"]
+        lines.append(f"RUN {installer} install --no-cache-dir --no-deps --require-hashes -r /tmp/requirements.txt")
+    lines += ["ENV PYTHONNOUSERSITE=1", f"ENV PATH={path}:$PATH"]
+    return "\n".join(lines) + "\n"
+
+
+def _oci(platform: str) -> str:
+    return {"linux-64": "linux/amd64", "linux-aarch64": "linux/arm64"}.get(platform, "linux/amd64")
+
+
+def write(path: Path, name: str, lock: envexport.Lock, summary: dict[str, Any], platform: str) -> None:
+    """The Containerfile is in place; on a Mac it is made for linux, where containers run."""
+    on = platform if platform.startswith("linux") else next(p for p in summary["platforms"] if p.startswith("linux"))
+    put(path, text(name, lock, summary, on).encode())

@@ -1,0 +1,139 @@
+"""Dask: trials on the workers of a Dask cluster: an existing scheduler, hosts by SSH, or this host's processors.
+
+A worker runs a trial as this host would: under a supervisor, in the trial's folder. Where worker and coordinator share
+no file system, the folder's small files come back with the result. A worker that is lost loses no trial: Dask runs it
+again elsewhere, in the same folder where that is shared.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lab.core.problem import problem
+from lab.core.steps_sweeps import Search
+from lab.runs.folder import RunFolder
+from lab.runs.run import Handle, RunSpec, again, launch
+from lab.runs.sweep_local import Spec
+
+LIMIT = 32 << 20
+"""Largest file, in bytes, that comes back from a worker without a shared file system."""
+
+
+class Dask:
+    """An executor on a Dask cluster."""
+
+    def __init__(
+        self, step: Search, runs: Path, spec: Spec, secrets: Mapping[str, str], say: Callable[[str], None]
+    ) -> None:
+        self.step, self.runs, self.spec, self.secrets, self.say = step, runs, spec, secrets, say
+        self.futures: dict[int, Any] = {}
+        self.again: set[int] = set()
+        self.cluster: Any = None
+        self.client = self._connect(step.executor)
+
+    def _connect(self, options: Mapping[str, Any]) -> Any:
+        try:
+            import distributed
+        except ImportError:
+            raise problem("the executor dask is not installed", do="pip install 'llm-lab[dask]'") from None
+        address, hosts = options.get("address"), options.get("hosts")
+        try:
+            if address:
+                client = distributed.Client(str(address), timeout=str(options.get("timeout", "20s")))
+            elif hosts:
+                self.cluster = distributed.SSHCluster(list(hosts), worker_options={"nthreads": self.step.parallel})
+                client = distributed.Client(self.cluster)
+            else:
+                self.cluster = distributed.LocalCluster(
+                    n_workers=self.step.parallel, threads_per_worker=1, dashboard_address=None, silence_logs=50
+                )
+                client = distributed.Client(self.cluster)
+        except (OSError, TimeoutError, ValueError, RuntimeError) as e:
+            where = address or ", ".join(map(str, hosts or ())) or "this host"
+            raise problem(
+                f"no Dask cluster at {where}", why=str(e)[:200], do="start it, or check its address"
+            ) from None
+        return client
+
+    def folder(self, number: int) -> RunFolder:
+        """The trial's folder, here."""
+        return RunFolder(self.runs / f"{self.step.study}-{number:05d}")
+
+    def start(self, number: int, params: Mapping[str, Any], *, again: bool) -> None:
+        """See `Executor`."""
+        spec, inputs = self.spec(number, params)
+        if again:
+            (self.folder(number) / "result.json").unlink(missing_ok=True)
+        self.futures[number] = self.client.submit(
+            work,
+            spec,
+            dict(inputs),
+            dict(self.secrets),
+            pure=False,
+            retries=10,
+            key=f"{self.step.study}-{number}-{id(spec)}",
+        )
+
+    def poll(self, number: int) -> dict[str, Any] | None:
+        """See `Executor`."""
+        future = self.futures.get(number)
+        if future is None:  # of an earlier coordinator
+            handle = Handle(self.folder(number))
+            return handle.poll()
+        if not future.done():
+            return None
+        if future.status != "finished":
+            why = str(future.exception())[:200] if future.status == "error" else future.status
+            return {"state": "lost", "reason": f"its worker is gone: {why}"}
+        result, files = future.result()
+        self._take(number, files)
+        return dict(result)
+
+    def _take(self, number: int, files: bytes) -> None:
+        """The trial's small files are here, where the worker's folder is not ours."""
+        folder = self.folder(number)
+        if folder.result or not files:
+            return
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(fileobj=io.BytesIO(files)) as tar:
+            tar.extractall(folder.path, filter="data")
+
+    def stop(self, number: int) -> None:
+        """See `Executor`; the trial is stopped by whichever worker holds it."""
+        self.client.run(halt, str(self.folder(number).path))
+
+    def close(self) -> None:
+        """A cluster of our own ends, with its workers; trials in hand go on under their supervisors."""
+        self.client.close()
+        if self.cluster is not None:
+            self.cluster.close()
+
+
+def work(spec: RunSpec, inputs: Mapping[str, Any], secrets: Mapping[str, str]) -> tuple[dict[str, Any], bytes]:
+    """On a worker: the trial's result and its small files. A trial another worker had begun goes on."""
+    folder = RunFolder(spec.folder)
+    if folder.spec and not folder.held() and not folder.result:
+        handle = again(folder, secrets)
+    else:
+        handle = launch(spec, inputs, secrets)
+    result = handle.wait() or {}
+    return result, packed(folder.path)
+
+
+def halt(path: str) -> None:
+    """On every worker: the trial is asked to end, if it runs here."""
+    Handle(RunFolder(path)).stop()
+
+
+def packed(path: Path) -> bytes:
+    """A run's folder without its large files, as a tar."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for file in sorted(path.rglob("*")):
+            if file.is_file() and file.stat().st_size <= LIMIT and file.name not in ("lease", "ship.lock"):
+                tar.add(file, file.relative_to(path).as_posix())
+    return out.getvalue()
