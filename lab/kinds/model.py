@@ -267,10 +267,9 @@ class Model(Declaration):
         if self.context:
             from lab.forecast import resources
 
-            shape = self.shape(context)
             use = resources.model_use(context.lock, context.recorded(context.address), self.context)
             if use.format == "gguf" or use.type:  # originals are mostly there to be quantized
-                yield from resources.problems(shape, use, context.host, "context", self.allow_overcommit)
+                yield from resources.problems(self.shape(context), use, context.host, "context", self.allow_overcommit)
         pickles = [n for n in self.files(context) if n.lower().endswith(PICKLES)]
         if pickles and not self.allow_pickle:
             do = "take safetensors or GGUF files, or set `allow_pickle: true`"
@@ -361,10 +360,8 @@ class Model(Declaration):
         have = (change.observed or {}).get("files") or {}
         if not known or None in sizes:
             if size := resources.published_bytes(context.lock):
-                return replace(
-                    self.used(context), download=size, disk=size, volume=self.volume(context),
-                    seconds=work.fetching(size.value, context.host),
-                )  # fmt: skip
+                took, at = work.fetching(size.value, context.host), self.volume(context)
+                return replace(self.used(context), download=size, disk=size, seconds=took, volume=at)
             note = "its size is not known before it is fetched; `lab lock` learns it"
             return Forecast(notes=() if self.recipe or self.source_ or self.path else (note,))
         total = float(sum(s for s in sizes if s))
