@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import adapters, declare, kinds
-from lab.adapters import git
+from lab.adapters import git, machine
 from lab.adapters.secrets import resolve
 from lab.adapters.world import Hashes, Machine
 from lab.apply.events import Tell, silent
