@@ -281,3 +281,16 @@ def test_ten_contradicting_envs_in_one_apply(tmp_path: Path, built: Path) -> Non
     assert [line.state for line in verbs.listing(lab)] == ["intact"] * 10
     digests = {line.content_digest for line in verbs.listing(lab)}
     assert len(digests) == len(set(asked.values()))
+
+
+def test_envs_live_where_lab_yaml_says(tmp_path: Path, built: Path) -> None:
+    """`lab.envs` moves all envs: they are made there, and the ones made elsewhere are removed."""
+    lab = lab_at(tmp_path, one=ONE.replace("./channel", str(built)))
+    lock(lab)
+    done(lab)
+    head = tmp_path / "conf" / "lab.yaml"
+    head.write_text(head.read_text().replace("{name", f"{{envs: {tmp_path}/elsewhere, name"))
+    done(lab)
+    assert (tmp_path / "elsewhere" / "one" / "bin" / "python").exists()
+    assert not (tmp_path / "state" / "envs").exists()
+    assert done(lab) == []
