@@ -94,6 +94,10 @@ class Supervisor:
             (folder / name).mkdir(exist_ok=True)
         pipe = bool(self.secrets) or bool(spec.get("patterns"))
         began = time.time()
+        if self.why:
+            return {"state": self.why, "reason": self.reason}
+        me: dict[str, Any] = {"supervisor": who(os.getpid()), "attempt": attempt, "started": began}
+        folder.write("process.json", me)
         with open(folder / "output.log", "ab", buffering=0) as log:
             try:
                 self.child = subprocess.Popen(
@@ -108,8 +112,9 @@ class Supervisor:
                 )
             except OSError as e:
                 return {"state": "failed", "reason": f"{spec['argv'][0]} could not be started: {e.strerror}"}
-            me = {"supervisor": who(os.getpid()), "child": who(self.child.pid), "attempt": attempt}
-            folder.write("process.json", {**me, "started": began})
+            if self.why:
+                self._signal(signal.SIGTERM)
+            folder.write("process.json", {**me, "child": who(self.child.pid)})
             if tracker is not None and attempt == 1:
                 tracker.start()
             watch = threading.Thread(target=self._watch, args=(began, self.child.pid), daemon=True)
