@@ -94,8 +94,9 @@ class Supervisor:
             (folder / name).mkdir(exist_ok=True)
         pipe = bool(self.secrets) or bool(spec.get("patterns"))
         began = time.time()
-        if self.why:
-            return {"state": self.why, "reason": self.reason}
+        before = self.why
+        if before:
+            return {"state": before, "reason": self.reason}
         me: dict[str, Any] = {"supervisor": who(os.getpid()), "attempt": attempt, "started": began}
         folder.write("process.json", me)
         with open(folder / "output.log", "ab", buffering=0) as log:
@@ -127,6 +128,9 @@ class Supervisor:
         with contextlib.suppress(OSError):
             os.killpg(self.child.pid, signal.SIGKILL)
         code, self.child = self.child.returncode, None
+        if self.spec.get("keep"):
+            with contextlib.suppress(Exception):
+                importlib.import_module("lab.runs.checkpoints").prune(self.folder)
         ended = self.why
         if ended != "stopped":
             self.over.clear()
@@ -218,6 +222,9 @@ class Supervisor:
                     point = json.dumps([int(time.time() - self.began), int(time.time() * 1000), figures])
                     with open(self.folder / "system.jsonl", "a") as f:
                         f.write(point + "\n")
+            if self.spec.get("keep"):
+                with contextlib.suppress(Exception):
+                    importlib.import_module("lab.runs.checkpoints").prune(self.folder)
             if stop := self.spec.get("stop"):
                 with contextlib.suppress(Exception):
                     if reason := importlib.import_module("lab.runs.early").reached(self.folder, stop):

@@ -54,10 +54,15 @@ lab.log_html("page", "<p>hi</p>")
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     tags = {e["name"] for e in events if e["kind"] == "tag"}
     assert {"date", "user", "host", "python", "platform", "torch", "accelerator", "experiment", "machine"} <= tags
-    assert {"name": "depth", "value": 3} in [{k: e[k] for k in ("name", "value")} for e in events if e["kind"] == "param"]
+    assert {"name": "depth", "value": 3} in [
+        {k: e[k] for k in ("name", "value")} for e in events if e["kind"] == "param"
+    ]
     for n in range(3):
         assert (run / "artifacts" / f"f{n}.bin").read_bytes() == (tmp_path / f"f{n}.bin").read_bytes()
-    assert json.loads((run / "artifacts" / "table.json").read_text()) == {"columns": ["a", "b"], "data": [[1, "x"], [2, None]]}
+    assert json.loads((run / "artifacts" / "table.json").read_text()) == {
+        "columns": ["a", "b"],
+        "data": [[1, "x"], [2, None]],
+    }
     assert (run / "artifacts" / "grey.png").read_bytes().startswith(b"\x89PNG")
     assert "git" in run.read("inputs.json")
 
