@@ -97,7 +97,8 @@ def test_a_change_that_is_allowed_is_made(tmp_path: Path) -> None:
     """`allow_change` replaces a parameter."""
     code, run = script(
         tmp_path,
-        "import lab.sdk as lab\nlab.init(config={'lr': 0.1})\nlab.current().config.update({'lr': 1}, allow_change=True)\n"
+        "import lab.sdk as lab\nlab.init(config={'lr': 0.1})\n"
+        "lab.current().config.update({'lr': 1}, allow_change=True)\n"
         "assert lab.config.lr == 1\n",
     )
     assert code == 0
