@@ -153,7 +153,7 @@ class Guest(Declaration):
         out: dict[str, str] = {}
         for ref in self.may:
             facts = context.declaration(ref).wanted(context.of(ref))
-            path = next((str(facts[k]) for k in ("prefix", "path", "folder") if facts.get(k)), "")
+            path = next((str(facts[k]) for k in ("view", "prefix", "path", "folder") if facts.get(k)), "")
             if not path.startswith("/"):
                 continue
             for parent in PurePosixPath(path).parents:
@@ -258,10 +258,10 @@ class Guest(Declaration):
                 "files": _items(self.files(context)),
                 "shared": [{**f, "validate": "sshd"} if f["path"] == text.MATCH else f for f in _items(self.shared())],
                 "grants": [
-                    {"path": p, "who": f"u:{name}", "permissions": rights[r], "recursive": r == "read"}
+                    {"path": p, "who": f"u:{name}", "permissions": rights[r], "recursive": r == "read", "store": context.store}
                     for p, r in sorted(grants.items())
                 ],
-                "revoked": _revoked(name, {p: r for p, r in before.items() if p not in grants}),
+                "revoked": _revoked(name, {p: r for p, r in before.items() if p not in grants}, context.store),
                 "deny": self.closed(context),
                 "deny_store": context.store if grants else "",
                 "last_uid": f"{context.state}/guests/last_uid",
@@ -281,7 +281,7 @@ class Guest(Declaration):
             "name": name,
             "files": [{"path": p} for p in own],
             "shared": [{"path": p} for p in self.shared()],
-            "revoked": _revoked(name, recorded.get("grants") or self.grants(context)),
+            "revoked": _revoked(name, recorded.get("grants") or self.grants(context), context.store),
             "deny": sorted(recorded.get("closed") or self.closed(context)),
             "deny_store": context.store,
             "archive": archive,
@@ -317,5 +317,5 @@ def _items(files: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
     return [{"path": p, "content": c, "mode": m} for p, (c, m) in files.items()]
 
 
-def _revoked(name: str, grants: Mapping[str, str]) -> list[dict[str, Any]]:
-    return [{"path": p, "who": f"u:{name}", "recursive": r == "read"} for p, r in sorted(grants.items())]
+def _revoked(name: str, grants: Mapping[str, str], store: str) -> list[dict[str, Any]]:
+    return [{"path": p, "who": f"u:{name}", "recursive": r == "read", "store": store} for p, r in sorted(grants.items())]

@@ -93,6 +93,11 @@ def prepare() -> None:
         (STORE / name).mkdir(parents=True)
     for name in ("tiny", "other"):
         (STORE / "models" / name / "weights").write_text("weights of " + name)
+    for name in ("tiny", "other"):
+        blob = STORE / "blobs" / name[:2] / name
+        blob.parent.mkdir(parents=True)
+        blob.write_text("blob of " + name)
+        (STORE / "models" / name / "link").symlink_to(blob)
     for name in ("good", "bad"):
         tool = STORE / "envs" / name / "bin/tool"
         tool.write_text("#!/bin/sh\necho tool of " + name + "\n")
@@ -154,7 +159,7 @@ def hour(offset: int) -> str:
 
 
 def main() -> None:
-    faulthandler.dump_traceback_later(100, exit=True)
+    faulthandler.dump_traceback_later(280, exit=True)
     prepare()
     before = snapshot()
     keys = {n: key(n) for n in ("ann", "ben", "old", "late", "kim", "stranger")}
@@ -260,6 +265,13 @@ def refused() -> None:
         ann(f"cat {STORE}/models/tiny/weights"),
         "of tiny",
         ann(f"cat {STORE}/models/other/weights"),
+        no,
+    )
+    case(
+        "read a blob behind a model not given",
+        ann(f"cat {STORE}/models/tiny/link"),
+        "blob of tiny",
+        ann(f"cat {STORE}/blobs/ot/other"),
         no,
     )
     case("list the store", own(f"ls {STORE}"), "models", ann(f"ls {STORE}"), no)

@@ -24,6 +24,7 @@ import pytest
 from lab.app import backup
 from lab.app.lab import Lab
 from lab.app.restore import restore
+from lab.core.address import Address
 from lab.core.problem import Problems
 from tests.host.test_backup import cli, lab, tree
 
@@ -122,7 +123,7 @@ def test_what_can_be_fetched_again_is_recorded_and_what_cannot_is_copied(lab: La
     (told,) = backup.now(fresh)
     assert told["left"] == 1
     assert 3_000_000 < told["added"] < 5_000_000
-    far = Path(str(fresh.records["model.far"].facts["path"]))  # type: ignore[index]
+    far = Path(str(fresh.records[Address("model.far")].facts["view"]))
     assert far.exists()
     shutil.rmtree(fresh.store)
     own.unlink()
