@@ -81,7 +81,7 @@ def _write_items(run: Path, plays: Sequence[Play], stages: Sequence[Stage]) -> l
                 f.write(stage.secret(reference))
             item[f"{name}_file"] = str(path)
         items.setdefault((play.role, play.become), []).append(item)
-    roles = []
+    roles: list[dict[str, Any]] = []
     for (role, become), each in items.items():
         path = run / f"items-{role}-{len(roles)}.json"
         path.write_text(json.dumps(each))

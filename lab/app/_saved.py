@@ -56,7 +56,7 @@ def gather(lab: Lab, name: str, settings: Mapping[str, Any], staged: Path) -> Sa
     again = _fetched_again(lab)
     for kind in sorted(include & {"models", "datasets"}):
         kinds = ("dataset",) if kind == "datasets" else ("model", "quantization")
-        for address, place in _places(lab, kinds):
+        for _, place in _places(lab, kinds):
             if os.path.exists(place):
                 saved.paths.append(place)
     saved.paths = _outermost(saved.paths)
@@ -77,12 +77,24 @@ def gather(lab: Lab, name: str, settings: Mapping[str, Any], staged: Path) -> Sa
         for suffix in ("-wal", "-shm", "-journal"):
             files.pop(path + suffix, None)
     lab.hashes.save()
+    resources = {
+        a: {"declaration": r.declaration, "facts": r.facts, "digest": r.digest} for a, r in lab.records.items()
+    }
     saved.manifest = {
-        "format": 1, "lab": lab.id, "backup": name, "at": time.time(), "root": str(lab.root), "state": str(lab.state),
-        "store": str(lab.store), "include": sorted(include), "paths": list(saved.paths), "databases": databases,
-        "left": left, "files": files,
-        "resources": {a: {"declaration": r.declaration, "facts": r.facts, "digest": r.digest} for a, r in lab.records.items()},
-    }  # fmt: skip
+        "format": 1,
+        "lab": lab.id,
+        "backup": name,
+        "at": time.time(),
+        "root": str(lab.root),
+        "state": str(lab.state),
+        "store": str(lab.store),
+        "include": sorted(include),
+        "paths": list(saved.paths),
+        "databases": databases,
+        "left": left,
+        "files": files,
+        "resources": resources,
+    }
     put(staged / MANIFEST, json.dumps(saved.manifest, sort_keys=True).encode(), mode=0o600)
     saved.paths.append(str(staged))
     return saved

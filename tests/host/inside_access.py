@@ -63,7 +63,12 @@ def gets_in(port: int, device: str, user: str = "owner") -> bool:
 
 def context(recorded: Any = None) -> Context:
     return Context(
-        "access.studio", str(LAB), str(LAB / "state"), "/srv/store", home="/home/owner", facts={"access.studio": recorded}
+        "access.studio",
+        str(LAB),
+        str(LAB / "state"),
+        "/srv/store",
+        home="/home/owner",
+        facts={"access.studio": recorded},
     )
 
 
@@ -85,7 +90,7 @@ class Opened:
 
 
 def main() -> None:
-    faulthandler.dump_traceback_later(220, exit=True)
+    faulthandler.dump_traceback_later(500, exit=True)
     sh("useradd -m -s /bin/bash owner; useradd -m -s /bin/bash other; ssh-keygen -A; mkdir -p /run/sshd")
     (LAB / "state").mkdir(parents=True)
     laptop, phone = key("laptop"), key("phone")
@@ -96,7 +101,9 @@ def main() -> None:
     Path("/home/other/.ssh/authorized_keys").write_text(own + "\n")
     sh("chown -R owner: /home/owner; chown -R other: /home/other")
     port = free()
-    sh(f"sed -i '1i PidFile /run/sshd.pid' /etc/ssh/sshd_config; echo 'Port {port}' > /etc/ssh/sshd_config.d/99-old.conf")
+    sh(
+        f"sed -i '1i PidFile /run/sshd.pid' /etc/ssh/sshd_config; echo 'Port {port}' > /etc/ssh/sshd_config.d/99-old.conf"  # noqa: E501
+    )
     daemon = subprocess.Popen(["/usr/sbin/sshd", "-D", "-E", "/tmp/sshd.log"])
     before = {p: Path(p).read_bytes() for p in map(str, Path("/etc/ssh").rglob("*")) if Path(p).is_file()}
     report["gets in at first"] = gets_in(port, "own") and gets_in(port, "own", "other")
@@ -108,7 +115,9 @@ def main() -> None:
     report["as declared"] = [str(d) for d in differences(seen, good.wanted(context()), partial=True)]
     report["devices and the old key get in"] = [gets_in(port, d) for d in ("laptop", "phone", "own")]
     report["who is not named does not"] = gets_in(port, "own", "other")
-    password = sh(f"ssh -F none -p {port} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o PubkeyAuthentication=no -o BatchMode=yes owner@127.0.0.1 true")
+    password = sh(
+        f"ssh -F none -p {port} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o PubkeyAuthentication=no -o BatchMode=yes owner@127.0.0.1 true"  # noqa: E501
+    )
     report["no password is asked for"] = "denied (publickey)" in password
     report["a change waits"] = accesses.pending() is not None
     report["three files and a group changed"] = sorted(p for p in seen["files"])
@@ -140,7 +149,9 @@ def main() -> None:
         "another main file": good.with_(sshd={"port": port, "passwords": True}),
         "a home that others may write": good,
         "root who may not": good.with_(users=["root"]),
-        "a missing key type": good.with_(sshd={"port": port, "listen": ["127.0.0.1\nPubkeyAcceptedAlgorithms ssh-dss"]}),
+        "a missing key type": good.with_(
+            sshd={"port": port, "listen": ["127.0.0.1\nPubkeyAcceptedAlgorithms ssh-dss"]}
+        ),
     }
     sh("useradd -m -s /usr/sbin/nologin noshell")
     outcomes = {}
@@ -170,7 +181,9 @@ def main() -> None:
     ]
     told = apply(fewer, Action.UPDATE, recorded)
     report["only the other is out"] = [gets_in(port, "laptop"), gets_in(port, "phone")]
-    Path(DROP_IN).write_text(Path(DROP_IN).read_text().replace("PasswordAuthentication no", "PasswordAuthentication yes"))
+    Path(DROP_IN).write_text(
+        Path(DROP_IN).read_text().replace("PasswordAuthentication no", "PasswordAuthentication yes")
+    )
     seen = fewer.observe(Machine(), context(recorded)) or {}
     report["hand edit is seen"] = [d.field for d in differences(seen, fewer.wanted(context()), partial=True)]
     apply(fewer, Action.UPDATE, recorded)
@@ -232,9 +245,9 @@ def stub(state: str) -> None:
     tool = folder / "tailscale"
     tool.write_text(
         "#!/bin/sh\n"
-        f"case \"$1\" in status) echo '{{\"BackendState\": \"{state}\", \"Self\": {{\"DNSName\": \"studio.ts.net.\"}}}}' ;;\n"
+        f'case "$1" in status) echo \'{{"BackendState": "{state}", "Self": {{"DNSName": "studio.ts.net."}}}}\' ;;\n'
         "debug) cat /tmp/stub/prefs ;;\n"
-        'up) echo "$@" >> /tmp/stub/calls; cat "$(echo "$*" | sed "s/.*file://")" > /tmp/stub/key; cp /tmp/stub/after /tmp/stub/prefs ;;\n'
+        'up) echo "$@" >> /tmp/stub/calls; cat "$(echo "$*" | sed "s/.*file://")" > /tmp/stub/key; cp /tmp/stub/after /tmp/stub/prefs ;;\n'  # noqa: E501
         "esac\n"
     )
     tool.chmod(0o755)

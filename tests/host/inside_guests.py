@@ -1,4 +1,4 @@
-"""Run inside the sandbox: guests are made, try what is forbidden beside what is allowed, and are removed without a trace."""
+"""Run inside the sandbox: guests are made, try what is forbidden beside what is allowed, and go without a trace."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ PORT = 0
 
 def ssh(who: str, command: str, options: str = "", with_key: str = "", before: str = "") -> str:
     return sh(
-        f"{before} timeout 20 ssh -F none -p {PORT} -i /root/keys/{with_key or who} -o IdentitiesOnly=yes -o BatchMode=yes "
+        f"{before} timeout 20 ssh -F none -p {PORT} -i /root/keys/{with_key or who} -o IdentitiesOnly=yes -o BatchMode=yes "  # noqa: E501
         f"-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR {options} {who}@127.0.0.1 "
         + (f"'{command}'" if command else "")
     )
@@ -82,7 +82,7 @@ def prepare() -> None:
     global PORT
     must("apt-get install -y --no-install-recommends cron at sudo >/dev/null")
     must(
-        "useradd -m -s /bin/bash owner && chmod 755 /home/owner && echo 'owner ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/owner"
+        "useradd -m -s /bin/bash owner && chmod 755 /home/owner && echo 'owner ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/owner"  # noqa: E501
     )
     LAB.joinpath("state").mkdir(parents=True)
     LAB.joinpath("conf").mkdir()
@@ -116,7 +116,7 @@ def serve() -> subprocess.Popen[bytes]:
     daemon = subprocess.Popen(
         ["/usr/sbin/sshd", "-D", "-e", "-p", str(PORT), "-o", "ListenAddress=127.0.0.1", "-o", "MaxStartups=100",
          "-o", "PidFile=/run/sshd.pid", "-o", "X11Forwarding=yes", "-o", "LogLevel=VERBOSE"],
-        stderr=open("/tmp/sshd.log", "wb"),
+        stderr=open("/tmp/sshd.log", "wb"),  # noqa: SIM115
     )  # fmt: skip
     for _ in range(100):
         with contextlib.suppress(OSError):
@@ -159,7 +159,7 @@ def hour(offset: int) -> str:
 
 
 def main() -> None:
-    faulthandler.dump_traceback_later(280, exit=True)
+    faulthandler.dump_traceback_later(500, exit=True)
     prepare()
     before = snapshot()
     keys = {n: key(n) for n in ("ann", "ben", "old", "late", "kim", "stranger")}
@@ -192,7 +192,7 @@ def main() -> None:
     refused()
     drift(guests)
     must(
-        "su ann -s /bin/bash -c 'setsid sleep 999 >/dev/null 2>&1 & touch /tmp/of-ann; mkdir /tmp/d-ann; touch /tmp/d-ann/x'"
+        "su ann -s /bin/bash -c 'setsid sleep 999 >/dev/null 2>&1 & touch /tmp/of-ann; mkdir /tmp/d-ann; touch /tmp/d-ann/x'"  # noqa: E501
     )
     uid = pwd.getpwnam("ann").pw_uid
     recorded.update({f"guest.{n}": s for n, s in observe(guests).items()})
@@ -327,7 +327,7 @@ def refused() -> None:
         ann("chmod u+s /bin/true"),
         "Operation not permitted",
     )
-    trace = "import ctypes,os;l=ctypes.CDLL(None,use_errno=True);r=l.ptrace(16,%s,0,0);print(r,os.strerror(ctypes.get_errno()))"
+    trace = "import ctypes,os;l=ctypes.CDLL(None,use_errno=True);r=l.ptrace(16,%s,0,0);print(r,os.strerror(ctypes.get_errno()))"  # noqa: E501
     python = "/usr/bin/python3 -c"
     case(
         "trace the owner's process",

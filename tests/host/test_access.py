@@ -114,7 +114,10 @@ def test_a_declaration_that_would_lock_out_is_a_problem() -> None:
     ("policy", "fault"),
     [
         ('{"acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}]} // fine', ""),
-        ('{"groups": {"group:me": ["a@b.c"]}, "acls": [{"action": "accept", "src": ["group:me"], "dst": ["*:22",],},],}', ""),
+        (
+            '{"groups": {"group:me": ["a@b.c"]}, "acls": [{"action": "accept", "src": ["group:me"], "dst": ["*:22",],},],}',  # noqa: E501
+            "",
+        ),
         ('{"grants": [{"src": ["*"], "dst": ["*"], "ip": ["tcp:22"]}], "tests": []}', ""),
         ('{"acl": []}', "no section is called `acl`"),
         ('{"acls": [{"action": "deny", "src": ["*"], "dst": ["*:*"]}]}', "is not `accept`"),
@@ -132,7 +135,7 @@ def test_a_tailnet_policy_is_checked(policy: str, fault: str) -> None:
 def test_tailscale_is_given_every_flag_that_is_not_its_default() -> None:
     t = Tailscale(hostname="studio", tags=("tag:lab",), routes=("10.0.0.0/24",), accept_routes=True, accept_dns=False)
     assert t.flags() == [
-        "--hostname=studio", "--advertise-tags=tag:lab", "--advertise-routes=10.0.0.0/24", "--accept-routes", "--accept-dns=false",
+        "--hostname=studio", "--advertise-tags=tag:lab", "--advertise-routes=10.0.0.0/24", "--accept-routes", "--accept-dns=false",  # noqa: E501
     ]  # fmt: skip
 
 
@@ -142,5 +145,12 @@ def test_a_device_is_given_a_config_that_ssh_itself_reads_as_meant(tmp_path: Pat
     file = tmp_path / "config"
     file.write_text(text.client("studio", ["studio.ts.net", "10.0.0.5"], "chris", 2222, "~/.ssh/lab", 30))
     said = subprocess.run(["ssh", "-G", "-F", str(file), "studio-2"], capture_output=True, text=True, check=True).stdout
-    for line in ("hostname 10.0.0.5", "user chris", "port 2222", "controlmaster auto", "serveraliveinterval 30", "forwardagent no"):
+    for line in (
+        "hostname 10.0.0.5",
+        "user chris",
+        "port 2222",
+        "controlmaster auto",
+        "serveraliveinterval 30",
+        "forwardagent no",
+    ):
         assert line in said.splitlines()

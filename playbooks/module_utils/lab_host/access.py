@@ -225,7 +225,11 @@ def arm(before, group, were, minutes, confirmed, machine):
                 files.place("{}/{}".format(folder, n), text.encode(), "0644")
                 back.append("  cp -p {}/{} {}".format(folder, n, quote(path)))
         if group and platform.system() != "Darwin":
-            back.append("  gpasswd --members {} {}".format(quote(",".join(were)), group) if were is not None else "  groupdel " + group)
+            back.append(
+                "  gpasswd --members {} {}".format(quote(",".join(were)), group)
+                if were is not None
+                else "  groupdel " + group
+            )
         files.place(folder + "/back", "\n".join(back).encode(), "0600")
     word = secrets.token_hex(8)
     text = {"word": word, "at": time.time(), "until": time.time() + minutes * 60, "confirmed": confirmed}
