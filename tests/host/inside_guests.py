@@ -51,7 +51,9 @@ def key(name: str) -> str:
 def snapshot() -> dict[str, str]:
     """Every file a guest's coming and going may touch: type, mode, owner, access list and content."""
     out = {}
-    skip = re.compile(r"/etc/.*-$|/etc/\.pwd\.lock|/etc/ld\.so\.cache|/home/owner/lab/state")
+    skip = re.compile(
+        r"/etc/.*-$|/var/spool/cron/atjobs/.SEQ|/etc/\.pwd\.lock|/etc/ld\.so\.cache|/home/owner/lab/state"
+    )
     for top in ("/etc", "/home", "/srv", "/var/spool", "/var/mail", "/var/lib/lab"):
         for folder, folders, names in os.walk(top):
             folders[:] = [f for f in folders if f not in ("host", "dpkg", "apt", "docker")]
@@ -87,7 +89,7 @@ def prepare() -> None:
     LAB.joinpath("state").mkdir(parents=True)
     LAB.joinpath("conf").mkdir()
     LAB.joinpath("conf/lab.yaml").write_text("lab: {name: studio, id: 5f0e3c1c-2f0b-4a5e-9c57-0f6a3d1c8b42}\n")
-    LAB.joinpath("state/ledger.sqlite").write_text("ledger")
+    LAB.joinpath("state/ledger.db").write_text("ledger")
     Path("/home/owner/.secret").write_text("hunter2")
     for name in ("models/tiny", "models/other", "envs/good/bin", "envs/bad/bin"):
         (STORE / name).mkdir(parents=True)
@@ -256,7 +258,7 @@ def refused() -> None:
     case(
         "read a world-readable secret of the owner", own("cat ~/.secret"), "hunter2", ann("cat /home/owner/.secret"), no
     )
-    case("read the ledger", own("cat ~/lab/state/ledger.sqlite"), "ledger", ann(f"cat {LAB}/state/ledger.sqlite"), no)
+    case("read the ledger", own("cat ~/lab/state/ledger.db"), "ledger", ann(f"cat {LAB}/state/ledger.db"), no)
     case("read conf", own("cat ~/lab/conf/lab.yaml"), "studio", ann(f"cat {LAB}/conf/lab.yaml"), no)
     case("write conf", own("touch ~/lab/conf/x && rm ~/lab/conf/x"), fine, ann(f"touch {LAB}/conf/x"), no)
     case("read another guest's home", ssh("ben", "ls -a ~"), "bashrc", ann("ls /home/ben"), no)

@@ -128,10 +128,11 @@ def test_what_can_be_fetched_again_is_recorded_and_what_cannot_is_copied(lab: La
     far = Path(str(fresh.records[Address("model.far")].facts["view"]))
     assert far.exists()
     shutil.rmtree(fresh.store)
-    own.unlink()
     found = restore(fresh)
     assert found["fetch"] == ["model.far"]
-    assert own.stat().st_size == 3_000_000
+    mine = Path(str(fresh.records[Address("model.mine")].facts["view"]))
+    assert [p.stat().st_size for p in mine.rglob("own.bin")] == [3_000_000]
+    assert not list(far.rglob("far.bin")) or not next(far.rglob("far.bin")).exists()
     done = cli(lab.root, "apply", "--yes")
     assert done.returncode == 0, done
     assert "No changes" in cli(lab.root, "plan").stdout

@@ -26,7 +26,9 @@ from lab.kinds.maintenance import Maintenance
 
 def cli(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.run([sys.executable, "-m", "lab", "-C", str(root), *words], env=env, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "lab", "-C", str(root), *words], env=env, capture_output=True, text=True
+    )
 
 
 @pytest.fixture
@@ -96,9 +98,11 @@ def test_what_macos_and_linux_say_is_read() -> None:
     off = upkeep.filevault("FileVault is Off.\n")
     assert not off["encrypted"]
     assert "fdesetup enable" in off["do"]
-    said = "Software Update found the following:\n* Label: macOS 26.1-25B78\n\tTitle: macOS 26.1, Version: 26.1, Size: 3KiB, Recommended: YES,\n"
+    said = "Software Update found the following:\n* Label: macOS 26.1-25B78\n\tTitle: macOS 26.1, Version: 26.1, Size: 3KiB, Recommended: YES,\n"  # noqa: E501
     assert upkeep.system_updates(said) == [{"name": "macOS 26.1", "from": "", "to": "26.1", "source": "macOS"}]
-    brew = '{"formulae": [{"name": "restic", "installed_versions": ["0.17.0"], "current_version": "0.18.0"}], "casks": []}'
+    brew = (
+        '{"formulae": [{"name": "restic", "installed_versions": ["0.17.0"], "current_version": "0.18.0"}], "casks": []}'
+    )
     assert upkeep.brewed(brew) == [{"name": "restic", "from": "0.17.0", "to": "0.18.0", "source": "formulae"}]
     crypt = {"name": "luks", "type": "crypt", "mountpoints": ["/"]}
     disk = {"name": "sda", "type": "disk", "mountpoints": [None], "children": [crypt]}

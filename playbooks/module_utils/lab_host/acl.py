@@ -31,7 +31,10 @@ def acl(machine, path, who, permissions="", recursive=False, state="present", st
 
 
 def behind_links(machine, path, who, permissions, state, store):
-    """What links below `path` point to inside the store: each target, and for grants the folders above it."""
+    """What links below `path` point to inside the store: each target, and the folders above it.
+
+    What is revoked is revoked first, so a way that another grant needs is opened again by that grant.
+    """
     act = darwin if platform.system() == "Darwin" else linux
     top = os.path.realpath(store)
     targets, ways = set(), set()
@@ -44,7 +47,7 @@ def behind_links(machine, path, who, permissions, state, store):
                 while above.startswith(top + "/"):
                     ways.add(above)
                     above = os.path.dirname(above)
-    for way in sorted(ways) if state == "present" else ():
+    for way in sorted(ways):
         act(machine, way, who, "x", False, state)
     for target in sorted(targets):
         act(machine, target, who, permissions, False, state)
