@@ -125,7 +125,7 @@ def distribution(d: Dimension) -> Any:
 
 def ended(frozen: Any) -> Ended:
     """A finished trial as plain values."""
-    notes = dict(frozen.user_attrs)
+    notes = {**frozen.user_attrs, **frozen.user_attrs.get("lab", {})}
     state = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}[frozen.state.name]
     rules = [v for k, v in frozen.system_attrs.items() if k.startswith("constraints:")]
     return Ended(

@@ -244,7 +244,7 @@ class Patient:
                 self._stage.check()
                 time.sleep(pause)
                 pause = min(pause * 1.5, 3.0)
-                with contextlib.suppress(*problem_types()):
+                with contextlib.suppress(Problems, *problem_types()):
                     self.study = self._make()
 
 

@@ -19,6 +19,7 @@ from lab.runs.sweep_ports import Ended, Executor, Proposed, Tuner
 
 OUTSIDE = (1, 2, 9, 15)
 """Signals by which others end a process (HUP, INT, KILL, TERM): such a trial is lost, not failed."""
+_NOTED = ("run", "reused", "seconds", "metrics", "reason")
 LOST = 20
 """How often a lost trial is run again before it counts as failed."""
 
@@ -209,7 +210,7 @@ class Sweep:
         return self._tell(live, "complete", tuple(values), result, feasible=all(v <= 0 for v in excess.values()))
 
     def _note(self, live: Live, name: str, value: Any) -> None:
-        self.tuner.note(live.trial.number, name, value)
+        """Noted at the trial's end, all at once: every write to a study waits for the disk."""
         live.notes[name] = value
 
     def _values(self, live: Live, metrics: Mapping[str, float]) -> tuple[list[float], str]:
@@ -256,6 +257,7 @@ class Sweep:
         feasible: bool = True,
     ) -> None:
         number = live.trial.number
+        self.tuner.note(number, "lab", {k: v for k, v in live.notes.items() if k in _NOTED})
         self.tuner.tell(number, state, values)
         seconds = float(result.get("seconds") or 0)
         now = time.time()

@@ -35,7 +35,7 @@ def check(place: Place, found: Any) -> None:
     assert found["best"]["params"] == {"x": 1.0, "y": -2.0}
 
 
-@pytest.mark.slow()
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["dask", "ray"])
 def test_a_worker_that_is_killed_loses_no_trial(place: Place, engine: str) -> None:
     """One of two workers dies in mid-trial; all eight trials are complete."""
@@ -65,7 +65,7 @@ def parent(pid: int) -> int:
         return 0
 
 
-@pytest.mark.slow()
+@pytest.mark.slow
 def test_a_scheduler_by_its_address(place: Place) -> None:
     """Trials run on the workers of a scheduler that was there before; it is there after."""
     distributed = pytest.importorskip("distributed")
