@@ -81,7 +81,7 @@ def _write_items(run: Path, plays: Sequence[Play], stages: Sequence[Stage]) -> l
                 f.write(stage.secret(reference))
             item[f"{name}_file"] = str(path)
         items.setdefault((play.role, play.become), []).append(item)
-    roles = []
+    roles: list[dict[str, Any]] = []
     for (role, become), each in items.items():
         path = run / f"items-{role}-{len(roles)}.json"
         path.write_text(json.dumps(each))
@@ -175,7 +175,14 @@ def _run(
         raise listen.error
     if stopped == "cancelled":
         raise Cancelled("Ansible")
-    return stopped, str(runner.status)
+    return stopped, str(runner.status) if runner.status == "successful" else _said(runner.stdout)
+
+
+def _said(stdout: Any) -> str:
+    """What Ansible says last when no task could tell: a playbook it cannot read, a host it cannot reach."""
+    lines = [x.strip() for x in stdout if x.strip()]
+    wrong = [n for n, x in enumerate(lines) if "ERROR" in x or "fatal" in x]
+    return " ".join(lines[wrong[0] : wrong[0] + 6] if wrong else lines[-3:])[:500]
 
 
 def _environment(run: Path, playbooks: Path) -> dict[str, str]:
@@ -195,7 +202,7 @@ def _environment(run: Path, playbooks: Path) -> dict[str, str]:
 def _answer(play: Play, stage: Stage, listen: _Listener, why: str, status: str) -> Facts | Problems:
     item = listen.results.get(str(stage.address))
     if item is None:
-        because = listen.roles.get(play.role) or next(iter(listen.roles.values()), "") or f"its status is {status}"
+        because = listen.roles.get(play.role) or next(iter(listen.roles.values()), "") or status
         if why == "timeout":
             because = f"it took longer than {TIMEOUT / 60:.0f} minutes and was stopped"
         return problem(f"Ansible did not finish the {play.role} of {stage.address}", why=because, do="apply again")

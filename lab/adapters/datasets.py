@@ -17,6 +17,7 @@ from typing import Any
 from lab.adapters import http, reshape, rows, store, versions
 from lab.adapters.acl import allow
 from lab.adapters.download import Item, Net, download
+from lab.adapters.experiments import recipes
 from lab.adapters.profile import broken, key_of, profile
 from lab.core.facts import Facts, canonical
 from lab.core.problem import problem
@@ -144,7 +145,10 @@ def _generated(step: Version, stage: Stage) -> dict[str, Path]:
     folder.mkdir(parents=True)
     source = step.source
     words = [str(source["root"]), str(source["call"]), str(folder), json.dumps(source.get("params") or {})]
-    done = subprocess.run([sys.executable, "-c", _MAKE, *words], capture_output=True, text=True, cwd=source["root"])
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([*recipes(), str(Path(__file__).parents[2])])}
+    done = subprocess.run(
+        [sys.executable, "-c", _MAKE, *words], capture_output=True, text=True, cwd=source["root"], env=env
+    )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"it exited with {done.returncode}"])[-1]
         raise problem(f"dataset.{step.name}: {source['call']} failed", why=last, do="run it by hand to see more")

@@ -88,7 +88,7 @@ def build(
     path = [_shipped(p, stage.root) for p in path]
     if prefix:
         env = {"PATH": f"{prefix}/bin:{os.environ.get('PATH', '')}", "CONDA_PREFIX": prefix, **env}
-    env["PYTHONPATH"] = os.pathsep.join([*path, str(sdk(stage.state) if prefix else _HOME)])
+    env["PYTHONPATH"] = os.pathsep.join([*path, *recipes(), str(sdk(stage.state) if prefix else _HOME)])
     db = mlflow_local.database(stage.state)
     tracking = step.inputs.get("tracking") or {}
     env.setdefault("MLFLOW_TRACKING_URI", mlflow_local.uri(db))
@@ -154,6 +154,12 @@ def spec_given(step: Execute, kind: str) -> Mapping[str, Mapping[str, Any]]:
 def _shipped(path: str, root: Path) -> str:
     """A folder of the lab; where it is not there and came with Lab, that one."""
     return path if os.path.isdir(path) else str(_HOME / os.path.relpath(path, root))
+
+
+def recipes() -> tuple[str, ...]:
+    """The folder that holds `recipes/` where Lab was installed from a wheel; nothing in its own repository. Reads."""
+    folder = _HOME / "lab" / "_shipped"
+    return (str(folder),) if folder.is_dir() else ()
 
 
 def fill(text: str, names: Mapping[str, Any], *, shell: bool = False) -> str:

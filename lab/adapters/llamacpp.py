@@ -12,7 +12,7 @@ from lab.runs.runner import GREEDY, Piece, Sampling, Score
 
 
 class LlamaCpp:
-    """A GGUF, loaded by llama.cpp. `exact` turns flash attention off, keeps the cache in F32 and all logits: for scoring."""
+    """A GGUF, loaded by llama.cpp. `exact` is for scoring: no flash attention, the cache in F32, all logits kept."""
 
     engine = "llama.cpp"
 

@@ -12,9 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
-
 from lab.core.host import Host
 from lab.core.problem import did_you_mean, problem
 from lab.forecast import chips
@@ -37,6 +34,9 @@ def read(state: Path | None = None) -> Host:
 
 def declared(conf: Path, name: str) -> Host:
     """The host declared in `conf/host/NAME.yaml`, or shipped with Lab. Reads."""
+    import yaml
+    from pydantic import ValidationError
+
     if name == "auto":
         return read()
     known = {p.stem: p for folder in (_BUILTIN, conf / "host") if folder.is_dir() for p in folder.glob("*.yaml")}

@@ -12,12 +12,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import importlib.metadata
 import json
 import math
 import os
 import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -88,6 +86,8 @@ def _make(db: Path) -> None:
 
 def _known_mlflow() -> bool:
     """Whether the installed MLflow, if any, is of the line whose tables are kept beside this file."""
+    import importlib.metadata
+
     try:
         return importlib.metadata.version("mlflow").startswith(LINE)
     except importlib.metadata.PackageNotFoundError:
@@ -101,6 +101,8 @@ def by_mlflow(db: Path) -> None:
         "from mlflow.store.db.utils import create_sqlalchemy_engine, _initialize_tables\n"
         "_initialize_tables(create_sqlalchemy_engine(sys.argv[1]))\n"
     )
+    import subprocess
+
     env = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
     done = subprocess.run([sys.executable, "-c", code, uri(db)], capture_output=True, text=True, env=env)
     if done.returncode:

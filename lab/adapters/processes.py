@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 
 def end_tree(ours: Callable[[Sequence[str]], bool], grace: float = 5.0) -> int:
@@ -29,34 +30,34 @@ def end_tree(ours: Callable[[Sequence[str]], bool], grace: float = 5.0) -> int:
     return len(left)
 
 
-def _arguments(process: object) -> Sequence[str]:
+def _arguments(process: Any) -> Sequence[str]:
     import psutil
 
     try:
-        return process.cmdline()  # type: ignore[attr-defined,no-any-return]
+        return list(process.cmdline())
     except psutil.Error:
         return ()
 
 
-def _below(process: object) -> Sequence[object]:
+def _below(process: Any) -> Sequence[Any]:
     import psutil
 
     try:
-        return process.children(recursive=True)  # type: ignore[attr-defined,no-any-return]
+        return list(process.children(recursive=True))
     except psutil.Error:
         return ()
 
 
-def _alive(process: object) -> bool:
+def _alive(process: Any) -> bool:
     import psutil
 
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE  # type: ignore[attr-defined,no-any-return]
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
 
 
-def _wait(processes: object, seconds: float) -> None:
+def _wait(processes: Iterable[Any], seconds: float) -> None:
     end = time.monotonic() + seconds
-    while time.monotonic() < end and any(_alive(p) for p in list(processes)):  # type: ignore[call-overload]
+    while time.monotonic() < end and any(_alive(p) for p in list(processes)):
         time.sleep(0.05)

@@ -20,7 +20,7 @@ from lab.core.address import Address
 from lab.core.problem import problem
 
 MANIFEST = "manifest.json"
-FETCHED = ("url", "hub", "ollama")
+FETCHED = ("url", "urls", "hub", "ollama", "git", "release")
 """Sources from which a model or dataset can be fetched again."""
 MAGIC = b"SQLite format 3\x00"
 SKIPPED = ("cache", "work", "backup/drill", "lock")
@@ -56,7 +56,7 @@ def gather(lab: Lab, name: str, settings: Mapping[str, Any], staged: Path) -> Sa
     again = _fetched_again(lab)
     for kind in sorted(include & {"models", "datasets"}):
         kinds = ("dataset",) if kind == "datasets" else ("model", "quantization")
-        for address, place in _places(lab, kinds):
+        for _, place in _places(lab, kinds):
             if os.path.exists(place):
                 saved.paths.append(place)
     saved.paths = _outermost(saved.paths)
@@ -77,12 +77,24 @@ def gather(lab: Lab, name: str, settings: Mapping[str, Any], staged: Path) -> Sa
         for suffix in ("-wal", "-shm", "-journal"):
             files.pop(path + suffix, None)
     lab.hashes.save()
+    resources = {
+        a: {"declaration": r.declaration, "facts": r.facts, "digest": r.digest} for a, r in lab.records.items()
+    }
     saved.manifest = {
-        "format": 1, "lab": lab.id, "backup": name, "at": time.time(), "root": str(lab.root), "state": str(lab.state),
-        "store": str(lab.store), "include": sorted(include), "paths": list(saved.paths), "databases": databases,
-        "left": left, "files": files,
-        "resources": {a: {"declaration": r.declaration, "facts": r.facts, "digest": r.digest} for a, r in lab.records.items()},
-    }  # fmt: skip
+        "format": 1,
+        "lab": lab.id,
+        "backup": name,
+        "at": time.time(),
+        "root": str(lab.root),
+        "state": str(lab.state),
+        "store": str(lab.store),
+        "include": sorted(include),
+        "paths": list(saved.paths),
+        "databases": databases,
+        "left": left,
+        "files": files,
+        "resources": resources,
+    }
     put(staged / MANIFEST, json.dumps(saved.manifest, sort_keys=True).encode(), mode=0o600)
     saved.paths.append(str(staged))
     return saved
@@ -94,23 +106,27 @@ def _literal(path: str) -> str:
 
 
 def _places(lab: Lab, kinds: tuple[str, ...]) -> Iterator[tuple[Address, str]]:
+    """Where the files of recorded resources lie: the folder itself, and what the links in it point to."""
     for address, record in lab.records.items():
-        if address.kind in kinds:
-            for fact in ("path", "prefix", "folder"):
-                if isinstance(place := record.facts.get(fact), str) and place.startswith("/"):
-                    yield address, place
-                    break
+        if address.kind not in kinds:
+            continue
+        for fact in ("view", "path", "folder"):
+            place = record.facts.get(fact)
+            if isinstance(place, str) and place.startswith("/"):
+                yield address, place
+                for link in sorted(Path(place).rglob("*")) if Path(place).is_dir() else ():
+                    if link.is_symlink():
+                        yield address, os.path.realpath(link)
+                break
 
 
 def _fetched_again(lab: Lab) -> dict[str, str]:
     """Where files lie that can be fetched again → whose they are."""
-    out = {}
-    for address, place in _places(lab, ("model", "dataset")):
-        if any(lab.records[address].declaration.get(k) for k in FETCHED):
-            out[place] = str(address)
-            real = os.path.realpath(place)
-            out.setdefault(real, str(address))
-    return out
+    return {
+        place: str(address)
+        for address, place in _places(lab, ("model", "dataset"))
+        if any(lab.records[address].declaration.get(k) for k in FETCHED)
+    }
 
 
 def _outermost(paths: list[str]) -> list[str]:

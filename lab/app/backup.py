@@ -116,7 +116,7 @@ def unlock(lab: Lab, name: str = "") -> None:
 
 
 def drill(lab: Lab, name: str = "") -> dict[str, Any]:
-    """The newest snapshot of each repository, really restored into a scratch folder and compared; raises what differs."""
+    """The newest snapshot of each repository, really restored into a scratch folder and compared."""
     from lab.app.restore import fetch
 
     name, applied = settings(lab, name)

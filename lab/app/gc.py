@@ -164,6 +164,8 @@ def _incoming(lab: Lab, root: Path, older: float) -> Iterator[Waste]:
                 yield Waste("partial", str(file), size, "its content is in the store")
             elif age > older * 24 * HOUR:
                 yield Waste("partial", str(file), size, f"nobody went on with it for {age / 24 / HOUR:.0f} days")
+        elif _busy(file.with_suffix(".lock")):
+            continue
         elif alone or age > HOUR:
             yield Waste("rest", str(file), size, "an intermediate of work that is finished or was killed")
 

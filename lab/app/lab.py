@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import adapters, declare, kinds
-from lab.adapters import git
+from lab.adapters import git, machine
 from lab.adapters.secrets import resolve
 from lab.adapters.world import Hashes, Machine
 from lab.apply.events import Tell, silent
@@ -74,7 +74,7 @@ class Lab:
             self.overrides,
             cache=self.state / "cache" / "declare",
             recorded=self._recorded,
-            machine=_read_machine,
+            machine=lambda: read_machine(self.state),
             lives=self.root if self.source else None,
         )
 
@@ -261,5 +261,8 @@ class Lab:
         )
 
 
-def _read_machine() -> Host:
-    return Host()
+def read_machine(state: Path | None = None) -> Host:
+    """This machine as a host, with what `lab calibrate` measured. Reads."""
+    from lab.adapters import machine
+
+    return machine.read(state)

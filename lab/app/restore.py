@@ -58,9 +58,9 @@ def restore(
 ) -> dict[str, Any]:
     """A snapshot's files are in their places again, or below `to`; with addresses only what belongs to those.
 
-    `at` is a snapshot's id or a time (`2026-11-20`, `2026-11-20T18:30`): the last snapshot before its end is taken. Files
-    that the snapshot does not hold are left alone. Says `{snapshot, time, files, fetch}`; `fetch` names what is not in
-    the snapshot because it can be fetched again: `lab apply` does.
+    `at` is a snapshot's id or a time (`2026-11-20`, `2026-11-20T18:30`): the last snapshot before its end is taken.
+    Files that the snapshot does not hold stay. Says `{snapshot, at, files, fetch}`; `fetch` names what is not in the
+    snapshot because it can be fetched again: `lab apply` does.
     """
     name, applied = backups.settings(lab, name)
     found = [r for r in backups.repositories(lab, name, applied) if not repo or r.repo == repo]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lab.app.lab import Lab, _read_machine
+from lab.app.lab import Lab, read_machine
 from lab.core.problem import Problem, Problems
 
 
@@ -31,7 +31,7 @@ def validate(lab: Lab, *, profiles: bool = False) -> Validated:
                 lab.overrides,
                 profile=profile,
                 cache=lab.state / "cache" / "declare",
-                machine=_read_machine,
+                machine=read_machine,
                 lives=lab.root,
                 everything=True,
             )

@@ -1,4 +1,4 @@
-"""access: what devices are given, whether they get in, and the confirmation of a changed sshd (client, confirm, probe)."""
+"""access: what devices are given, whether they get in, and keeping a changed sshd (client, probe, confirm)."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
     if found["p50"] is None:
         print(f"0 of {found['tried']} logins worked: {found['why']}. Run `lab doctor access`.")
         return 1
+    quick, slow = found["p50"] * 1000, found["p95"] * 1000
     print(
-        f"{found['rate']:.1%} of {found['tried']} logins worked; half within {found['p50'] * 1000:.0f} ms, 95 % within {found['p95'] * 1000:.0f} ms."
+        f"{found['rate']:.1%} of {found['tried']} logins worked; half within {quick:.0f} ms, 95 % within {slow:.0f} ms."
     )
     if found["first"]:
-        print(
-            f"A first connection takes {found['first'] * 1000:.0f} ms, one that shares it {found['reused'] * 1000:.0f} ms."
-        )
+        first, again = found["first"] * 1000, found["reused"] * 1000
+        print(f"A first connection takes {first:.0f} ms, one that shares it {again:.0f} ms.")
     total, rate = access.rate(lab)
     print(f"Of all {total} probes so far {rate:.1%} got in.")
     return 0 if found["rate"] == 1 else 1

@@ -9,6 +9,8 @@ from lab.core.problem import problem
 from lab.declare import shipped
 
 ALONE = True
+ASIDE = ("lock", "smoke")
+"""What stands beside the env templates and is none: their locks, and the smoke tests of frameworks."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +24,7 @@ def main(args: argparse.Namespace) -> int:
     if root is None:
         raise problem("no recipes came with this Lab", do="install it anew")
     for kind in sorted(p for p in root.iterdir() if p.is_dir() and args.kind in (None, p.name)):
-        for recipe in sorted(kind.iterdir()):
+        for recipe in sorted(p for p in kind.iterdir() if p.name not in ASIDE):
             print(f"  {kind.name + '/' + recipe.stem:<32}  {_first_line(recipe)}")
     print("Start a lab from one with `lab init DIR --recipe NAME`.")
     return 0
@@ -34,5 +36,5 @@ def _first_line(path: Path) -> str:
         for line in file.read_text(encoding="utf-8").splitlines():
             text = line.lstrip("# ").strip()
             if text and not text.startswith(("yaml-language-server", "-")):
-                return text[:80]
+                return text.removeprefix("description: ")[:80]
     return ""

@@ -34,9 +34,8 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
         print(json.dumps(found, indent=1))
         return 0
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(found["at"]))
-    print(
-        f"{found['files']} files of {when} (snapshot {found['snapshot']}) are {'below ' + str(to) if to else 'in their places'}."
-    )
+    where = f"below {to}" if to else "in their places"
+    print(f"{found['files']} files of {when} (snapshot {found['snapshot']}) are {where}.")
     if found["fetch"]:
         print(f"To fetch again: {', '.join(found['fetch'])}.")
     print("Run `lab plan` to see what differs from the declarations.")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 
@@ -65,22 +64,3 @@ class Forecast:
 
 
 NOTHING = Forecast()
-
-
-def together(forecasts: Iterable[Forecast]) -> Forecast:
-    """The cost of doing all: downloads, disk and time add up; memory is the largest (one after the other). Pure."""
-    total = NOTHING
-    for f in forecasts:
-        total = replace(
-            total,
-            download=_sum(total.download, f.download),
-            disk=_sum(total.disk, f.disk),
-            disk_peak=_sum(total.disk_peak, f.disk_peak or f.disk),
-            seconds=_sum(total.seconds, f.seconds),
-            memory=max((m for m in (total.memory, f.memory) if m), key=lambda m: m.value, default=None),
-        )
-    return total
-
-
-def _sum(a: Estimate | None, b: Estimate | None) -> Estimate | None:
-    return a + b if a and b else a or b

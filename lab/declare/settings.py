@@ -58,6 +58,8 @@ class LabSettings(_Block):
     """Where models live; `~` is the home, a relative path starts at the repository."""
     stores: Mapping[str, str | StoreSettings] = {}
     """Further stores by name, on other volumes: a path, or a block."""
+    envs: str = ""
+    """Where environments are installed; by default `envs` in the machine-local state."""
     network: NetworkSettings = NetworkSettings()
     """How patient downloads are."""
     tracking: TrackingSettings = TrackingSettings()

@@ -27,7 +27,7 @@ class Sshd(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    port: int = Field(22, ge=1, le=65535)
+    port: int = Field(default=22, ge=1, le=65535)
     """Where it listens."""
     passwords: bool = False
     """Whether passwords open it. On macOS, unlocking FileVault over ssh needs them."""
@@ -39,7 +39,7 @@ class Sshd(BaseModel):
     """Only `users` and the lab's guests may log in."""
     forwarding: bool = True
     """Whether the owner may forward ports (dashboards are reached so)."""
-    keep_alive: int = Field(60, ge=5)
+    keep_alive: int = Field(default=60, ge=5)
     """Seconds between signs of life."""
 
 
@@ -48,7 +48,7 @@ class Tailscale(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    hostname: str = Field("", pattern=MARK + "|^$")
+    hostname: str = Field(default="", pattern=MARK + "|^$")
     """The machine's name in the tailnet (MagicDNS)."""
     tags: tuple[str, ...] = ()
     """`tag:lab`."""
@@ -88,9 +88,9 @@ class Tailscale(BaseModel):
 class Access(Declaration):
     """sshd by key, the devices that may come in, and the tailnet they come through.
 
-        access/studio.yaml:  users: [chris]   devices: {laptop: keys/laptop.pub, phone: "ssh-ed25519 AAAA… phone"}
+        access/studio.yaml:  users: [chris]   devices: {laptop: keys/laptop.pub, phone: keys/phone.pub}
 
-    A change is tried on another port first and reverts by itself unless `lab access confirm` is run from a fresh session.
+    A change is tried on another port first, and reverts by itself unless a fresh session says `lab access confirm`.
     Destroying it puts sshd back as it was without Lab, and leaves the tailnet.
     """
 
@@ -106,7 +106,7 @@ class Access(Declaration):
     """The tailnet; left out, Lab does not touch it."""
     addresses: tuple[str, ...] = ()
     """Names and addresses under which devices reach the machine, the best first."""
-    confirm: float = Field(5, gt=0)
+    confirm: float = Field(default=5, gt=0)
     """Minutes after which an unconfirmed change of sshd reverts."""
 
     def contents(self, context: Context) -> Facts:
@@ -123,7 +123,11 @@ class Access(Declaration):
     def check(self, context: Context) -> Iterator[str | tuple[str, str, str]]:
         for device in self.devices:
             if not self.key(device, context):
-                yield f"the key of {device} is not a public ssh key", "devices", "give the line of its .pub file, or the file"
+                yield (
+                    f"the key of {device} is not a public ssh key",
+                    "devices",
+                    "give the line of its .pub file, or the file",
+                )
         if not self.devices and not self.sshd.passwords:
             yield "no device has a key and passwords are off: nobody could log in", "devices", "give one device's key"
         for user in self.users:
@@ -172,7 +176,9 @@ class Access(Declaration):
 
     def steps(self, change: Change, context: Context) -> Iterator[Step]:
         recorded = change.recorded or {}
-        old = sorted(set(recorded.get("files", {})) - (set() if change.action is Action.DESTROY else set(self.files(context))))
+        old = sorted(
+            set(recorded.get("files", {})) - (set() if change.action is Action.DESTROY else set(self.files(context)))
+        )
         if change.action is Action.DESTROY:
             yield Play("access", {"state": "absent", "old": old or sorted(self.files(context))})
             return

@@ -28,24 +28,24 @@ class Keep(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    last: int = Field(0, ge=0)
+    last: int = Field(default=0, ge=0)
     """The newest."""
-    hourly: int = Field(0, ge=0)
+    hourly: int = Field(default=0, ge=0)
     """One for each of the last hours."""
-    daily: int = Field(7, ge=0)
+    daily: int = Field(default=7, ge=0)
     """One for each of the last days."""
-    weekly: int = Field(4, ge=0)
+    weekly: int = Field(default=4, ge=0)
     """One for each of the last weeks."""
-    monthly: int = Field(12, ge=0)
+    monthly: int = Field(default=12, ge=0)
     """One for each of the last months."""
-    yearly: int = Field(0, ge=0)
+    yearly: int = Field(default=0, ge=0)
     """One for each of the last years."""
 
 
 class Backup(Declaration):
     """A restic repository, what goes into it, and the timer that fills and thins it.
 
-        backup/nightly.yaml:  include: [conf, state]  repo: /Volumes/cold/restic  password: keychain:restic  every: "03:30"
+        backup/nightly.yaml:  repo: /Volumes/cold/restic   password: keychain:restic   every: "03:30"
 
     Destroying a backup removes its timer; its snapshots stay: data outlives the declaration that made it.
     """
@@ -53,19 +53,19 @@ class Backup(Declaration):
     kind: ClassVar[str] = "backup"
 
     include: tuple[Class, ...] = ("conf", "state")
-    """Parts of the lab: `conf` (with locks), `state` (the ledger, runs), `experiments` (runs only), `datasets`, `models`."""
+    """Parts of the lab: `conf` (with locks), `state` (ledger, runs), `experiments` (runs), `datasets`, `models`."""
     paths: tuple[str, ...] = ()
     """Further files and folders."""
     exclude: tuple[str, ...] = ()
     """Patterns of restic that are left out."""
     repo: str = Field(min_length=1)
-    """Where the snapshots go: a folder, or `sftp:`, `rest:`, `s3:` … as restic spells it."""
+    """Where the snapshots go: a folder, or `sftp:`, `rest:`, `s3:` … in restic's spelling."""
     also: tuple[str, ...] = ()
     """Further repositories that hold the same, with the same password."""
     password: Secret
     """What encrypts the repositories. Without it nothing can be restored: keep it somewhere else too."""
     every: str = ""
-    """When it runs by itself: `hourly`, `daily`, `weekly`, `monthly`, `03:30` or `sun 04:00`; empty: only when asked."""
+    """When it runs by itself: `hourly`, `daily`, `weekly`, `monthly`, `03:30` or `sun 04:00`; empty: when asked."""
     keep: Keep = Keep()
     """How many snapshots stay."""
     large: str = "100MB"
@@ -74,11 +74,11 @@ class Backup(Declaration):
     """Copy large files even where they can be fetched again."""
     upload: str = ""
     """The most to send per second, `10MB`."""
-    hours: float = Field(0, ge=0)
+    hours: float = Field(default=0, ge=0)
     """The longest one backup may take; 0 for no limit."""
     drill: str = "weekly"
     """How often a restore is really tried: as `every`; empty for never."""
-    alert: int = Field(3, ge=1)
+    alert: int = Field(default=3, ge=1)
     """Days without a good snapshot after which `lab status` and `lab doctor` complain."""
 
     @field_validator("every", "drill")

@@ -237,9 +237,6 @@ class Env(Declaration):
             if self.container:
                 yield Remove(context.path(self.container))
             return
-        old = (change.recorded or {}).get("link")
-        if old not in (None, link):
-            yield RemoveEnv(name, str(old))
         here = self.here(context)
         if not here and (lock := self.resolve(context)):
             yield lock
@@ -254,6 +251,9 @@ class Env(Declaration):
             commands,
             context.path(self.container) if self.container else "",
         )
+        old = (change.recorded or {}).get("link")
+        if old not in (None, link):
+            yield RemoveEnv(name, str(old))
 
     def resolve(self, context: Context) -> Step:
         found = re.search(r"macOS (\d+(?:\.\d+)?)", context.host.os)

@@ -35,15 +35,15 @@ class Limits(BaseModel):
 
     memory: str = ""
     """Address space of each process, `8GiB`."""
-    processes: int | None = Field(None, ge=8)
+    processes: int | None = Field(default=None, ge=8)
     """Processes at once."""
     file: str = ""
     """The largest file they may write, `2GB`."""
-    cpu: int | None = Field(None, ge=1)
+    cpu: int | None = Field(default=None, ge=1)
     """CPU seconds of each process."""
-    open_files: int | None = Field(None, ge=64)
+    open_files: int | None = Field(default=None, ge=64)
     """Files open at once in each process."""
-    sessions: int = Field(4, ge=1)
+    sessions: int = Field(default=4, ge=1)
     """Logins at once."""
 
     @field_validator("memory", "file")
@@ -72,15 +72,15 @@ class Guest(Declaration):
     fixed: ClassVar[frozenset[str]] = frozenset({"account"})
     holds_data: ClassVar[bool] = True
 
-    account: str = Field("", pattern=ACCOUNT + "|^$")
+    account: str = Field(default="", pattern=ACCOUNT + "|^$")
     """The login name; empty for the resource's own name."""
-    person: str = Field("", pattern="^[^:\\n,]*$")
+    person: str = Field(default="", pattern="^[^:\\n,]*$")
     """Who they are."""
     keys: tuple[str, ...] = Field(min_length=1)
     """Public ssh keys: the line itself, or a file of the repository that holds lines."""
-    expires: str = Field("", pattern=r"^(\d{4}-\d\d-\d\d)?$")
+    expires: str = Field(default="", pattern=r"^(\d{4}-\d\d-\d\d)?$")
     """The first day they can no longer log in."""
-    hours: str = Field("", pattern=r"^(([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d)?$")
+    hours: str = Field(default="", pattern=r"^(([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d)?$")
     """When they may log in, `09:00-18:00`, in the machine's own zone."""
     may: tuple[Annotated[Address, MAY], ...] = ()
     """What they may use: environments, models and data are readable to them, experiments they may start."""
@@ -90,7 +90,7 @@ class Guest(Declaration):
     """What they may take at most."""
     message: str = ""
     """A line of greeting."""
-    home: str = Field("archive", pattern="^(archive|delete)$")
+    home: str = Field(default="archive", pattern="^(archive|delete)$")
     """What becomes of their home when they go."""
     hide_processes: bool = False
     """Whether every user of the machine sees only their own processes (Linux; `/proc` with hidepid=2)."""
@@ -153,7 +153,7 @@ class Guest(Declaration):
         out: dict[str, str] = {}
         for ref in self.may:
             facts = context.declaration(ref).wanted(context.of(ref))
-            path = next((str(facts[k]) for k in ("prefix", "path", "folder") if facts.get(k)), "")
+            path = next((str(facts[k]) for k in ("view", "prefix", "path", "folder") if facts.get(k)), "")
             if not path.startswith("/"):
                 continue
             for parent in PurePosixPath(path).parents:
@@ -258,10 +258,16 @@ class Guest(Declaration):
                 "files": _items(self.files(context)),
                 "shared": [{**f, "validate": "sshd"} if f["path"] == text.MATCH else f for f in _items(self.shared())],
                 "grants": [
-                    {"path": p, "who": f"u:{name}", "permissions": rights[r], "recursive": r == "read"}
+                    {
+                        "path": p,
+                        "who": f"u:{name}",
+                        "permissions": rights[r],
+                        "recursive": r == "read",
+                        "store": context.store,
+                    }
                     for p, r in sorted(grants.items())
                 ],
-                "revoked": _revoked(name, {p: r for p, r in before.items() if p not in grants}),
+                "revoked": _revoked(name, {p: r for p, r in before.items() if p not in grants}, context.store),
                 "deny": self.closed(context),
                 "deny_store": context.store if grants else "",
                 "last_uid": f"{context.state}/guests/last_uid",
@@ -281,7 +287,7 @@ class Guest(Declaration):
             "name": name,
             "files": [{"path": p} for p in own],
             "shared": [{"path": p} for p in self.shared()],
-            "revoked": _revoked(name, recorded.get("grants") or self.grants(context)),
+            "revoked": _revoked(name, recorded.get("grants") or self.grants(context), context.store),
             "deny": sorted(recorded.get("closed") or self.closed(context)),
             "deny_store": context.store,
             "archive": archive,
@@ -317,5 +323,7 @@ def _items(files: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
     return [{"path": p, "content": c, "mode": m} for p, (c, m) in files.items()]
 
 
-def _revoked(name: str, grants: Mapping[str, str]) -> list[dict[str, Any]]:
-    return [{"path": p, "who": f"u:{name}", "recursive": r == "read"} for p, r in sorted(grants.items())]
+def _revoked(name: str, grants: Mapping[str, str], store: str) -> list[dict[str, Any]]:
+    return [
+        {"path": p, "who": f"u:{name}", "recursive": r == "read", "store": store} for p, r in sorted(grants.items())
+    ]

@@ -7,7 +7,7 @@ import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -21,7 +21,9 @@ from lab.core.secret import Secret
 from lab.core.step import Step
 from lab.core.steps_models import DropView, Fetch, Keep, MoveView, Resolve, Train
 from lab.core.world import World
-from lab.forecast import Architecture, resources, work
+
+if TYPE_CHECKING:
+    from lab.forecast import Architecture
 
 SHA256 = "^[0-9a-f]{64}$"
 SOURCES = ("path", "url", "urls", "hub", "ollama", "git", "release", "recipe", "from")
@@ -216,6 +218,8 @@ class Model(Declaration):
 
     def shape(self, context: Context) -> Architecture | None:
         """What is known of its architecture; None where nothing is. Pure."""
+        from lab.forecast import resources
+
         return resources.architecture(self.hub, context.lock, context.recorded(context.address))
 
     def network(self, context: Context) -> dict[str, Any]:
@@ -261,10 +265,11 @@ class Model(Declaration):
         if self.format and is_ and is_ != self.format and not (self.format == "mlx" and is_ == "safetensors"):
             yield f"it is {is_}, not {self.format}", "format", f"declare `format: {is_}`, or name other files"
         if self.context:
-            shape = self.shape(context)
+            from lab.forecast import resources
+
             use = resources.model_use(context.lock, context.recorded(context.address), self.context)
             if use.format == "gguf" or use.type:  # originals are mostly there to be quantized
-                yield from resources.problems(shape, use, context.host, "context", self.allow_overcommit)
+                yield from resources.problems(self.shape(context), use, context.host, "context", self.allow_overcommit)
         pickles = [n for n in self.files(context) if n.lower().endswith(PICKLES)]
         if pickles and not self.allow_pickle:
             do = "take safetensors or GGUF files, or set `allow_pickle: true`"
@@ -348,15 +353,15 @@ class Model(Declaration):
     def forecast(self, change: Change, context: Context) -> Forecast:
         if change.action in (Action.DESTROY, Action.NONE, Action.ADOPT):
             return Forecast()
+        from lab.forecast import resources, work
+
         known = self.files(context)
         sizes = [f.get("size") for f in known.values()]
         have = (change.observed or {}).get("files") or {}
         if not known or None in sizes:
             if size := resources.published_bytes(context.lock):
-                return replace(
-                    self.used(context), download=size, disk=size, volume=self.volume(context),
-                    seconds=work.fetching(size.value, context.host),
-                )  # fmt: skip
+                took, at = work.fetching(size.value, context.host), self.volume(context)
+                return replace(self.used(context), download=size, disk=size, seconds=took, volume=at)
             note = "its size is not known before it is fetched; `lab lock` learns it"
             return Forecast(notes=() if self.recipe or self.source_ or self.path else (note,))
         total = float(sum(s for s in sizes if s))
@@ -378,6 +383,8 @@ class Model(Declaration):
         """What running it as it is takes at its declared context; nothing where none is declared. Pure."""
         if not self.context:
             return Forecast()
+        from lab.forecast import resources
+
         recorded = context.recorded(context.address)
         use = resources.model_use(context.lock, recorded, self.context)
         found = resources.run(self.shape(context), use, context.host) if use.format == "gguf" or use.type else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -18,7 +18,10 @@ from lab.core.step import Step
 from lab.core.steps_engines import Convert, Importance, Quantize, QuantizeMLX
 from lab.core.steps_models import DropView
 from lab.core.world import World
-from lab.forecast import Architecture, Use, gguf_types, levels, resources, work
+from lab.forecast import gguf_types, levels
+
+if TYPE_CHECKING:
+    from lab.forecast import Architecture, Use
 
 CONVERTIBLE = ("llama", "mistral", "qwen2", "qwen3")
 """Architectures Lab's own converter turns into GGUF (`model_type` of config.json)."""
@@ -248,15 +251,21 @@ class Quantization(Declaration):
         model = levels.original(context.declaration(self.of), context.of(self.of).lock, context.recorded(self.of))
         yield from self._of(model, self.of)
         if use := self.use(context):
+            from lab.forecast import resources
+
             yield from resources.problems(self.shape(context), use, context.host, "of", self.allow_overcommit)
 
     def shape(self, context: Context) -> Architecture | None:
         """What is known of its model's architecture; None where nothing is. Pure."""
+        from lab.forecast import resources
+
         hub = str(getattr(context.declaration(self.of), "hub", ""))
         return resources.architecture(hub, context.of(self.of).lock, context.recorded(self.of))
 
     def form(self) -> Use:
         """Its form, as a forecast names it. Pure."""
+        from lab.forecast import Use
+
         if self.format == "gguf":
             return Use(type=self.type, imatrix=self.imatrix is not False)
         return Use(format="mlx", bits=self.width, group_size=self.group, mode=self.mode, recipe=self.recipe)
@@ -332,6 +341,8 @@ class Quantization(Declaration):
     def forecast(self, change: Change, context: Context) -> Forecast:
         if change.action in (Action.DESTROY, Action.NONE, Action.ADOPT):
             return Forecast()
+        from lab.forecast import resources, work
+
         model = levels.original(context.declaration(self.of), context.of(self.of).lock, context.recorded(self.of))
         notes: tuple[str, ...] = ()
         if self.format == "gguf" and (narrow := levels.narrow(model, self.type)):

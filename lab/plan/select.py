@@ -8,10 +8,8 @@ from fnmatch import fnmatchcase
 
 from lab.core import graph
 from lab.core.address import Address
-from lab.core.change import Action
-from lab.core.forecast import together
 from lab.core.problem import did_you_mean, problem
-from lab.plan.plan import Plan
+from lab.plan.plan import Plan, total
 
 
 def select(plan: Plan, only: Sequence[str] = (), exclude: Sequence[str] = ()) -> Plan:
@@ -38,8 +36,7 @@ def select(plan: Plan, only: Sequence[str] = (), exclude: Sequence[str] = ()) ->
     changes = tuple(c for c in plan.changes if c.address in keep)
     shown = tuple(p for p in plan.problems if not p.address or _selected(Address(p.address), only, exclude))
     header = replace(plan.header, only=tuple(only), exclude=tuple(exclude))
-    cost = together(c.forecast for c in changes if c.action is not Action.NONE)
-    return Plan(header, changes, shown, cost)
+    return Plan(header, changes, shown, total(changes))
 
 
 def matching(patterns: Sequence[str], known: Sequence[Address]) -> set[Address]:

@@ -19,7 +19,6 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,7 +32,7 @@ ENDED = ("finished", "failed", "killed", "out of memory", "timed out", "stopped"
 
 def new_id(name: str) -> str:
     """A run's name: experiment, UTC time, four random hex digits; sorts by time within an experiment."""
-    return f"{name.replace('/', '_')}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+    return f"{name.replace('/', '_')}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(2).hex()}"
 
 
 class RunFolder:
@@ -132,7 +131,7 @@ def parse(line: bytes) -> tuple[int, int, dict[str, float]] | None:
 
 def put(path: Path, text: str) -> None:
     """`path` holds exactly `text`, on disk; a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}.lab-tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(3).hex()}.lab-tmp")
     try:
         with open(temporary, "w", encoding="utf-8") as f:
             f.write(text)

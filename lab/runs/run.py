@@ -158,7 +158,11 @@ class Handle:
         self._signal(signal.SIGUSR2)
 
     def _signal(self, number: signal.Signals) -> None:
-        process = self.folder.read("process.json")
+        end = time.monotonic() + 5
+        while not (process := self.folder.read("process.json")).get("supervisor") and time.monotonic() < end:
+            if self.folder.result or (self._process is not None and self._process.poll() is not None):
+                return
+            time.sleep(0.01)
         supervisor = process.get("supervisor")
         if supervisor and alive(supervisor):
             os.kill(int(supervisor["pid"]), number)

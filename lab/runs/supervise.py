@@ -94,6 +94,11 @@ class Supervisor:
             (folder / name).mkdir(exist_ok=True)
         pipe = bool(self.secrets) or bool(spec.get("patterns"))
         began = time.time()
+        before = self.why
+        if before:
+            return {"state": before, "reason": self.reason}
+        me: dict[str, Any] = {"supervisor": who(os.getpid()), "attempt": attempt, "started": began}
+        folder.write("process.json", me)
         with open(folder / "output.log", "ab", buffering=0) as log:
             try:
                 self.child = subprocess.Popen(
@@ -108,8 +113,9 @@ class Supervisor:
                 )
             except OSError as e:
                 return {"state": "failed", "reason": f"{spec['argv'][0]} could not be started: {e.strerror}"}
-            me = {"supervisor": who(os.getpid()), "child": who(self.child.pid), "attempt": attempt}
-            folder.write("process.json", {**me, "started": began})
+            if self.why:
+                self._signal(signal.SIGTERM)
+            folder.write("process.json", {**me, "child": who(self.child.pid)})
             if tracker is not None and attempt == 1:
                 tracker.start()
             watch = threading.Thread(target=self._watch, args=(began, self.child.pid), daemon=True)
@@ -122,6 +128,9 @@ class Supervisor:
         with contextlib.suppress(OSError):
             os.killpg(self.child.pid, signal.SIGKILL)
         code, self.child = self.child.returncode, None
+        if self.spec.get("keep"):
+            with contextlib.suppress(Exception):
+                importlib.import_module("lab.runs.checkpoints").prune(self.folder)
         ended = self.why
         if ended != "stopped":
             self.over.clear()
@@ -213,6 +222,9 @@ class Supervisor:
                     point = json.dumps([int(time.time() - self.began), int(time.time() * 1000), figures])
                     with open(self.folder / "system.jsonl", "a") as f:
                         f.write(point + "\n")
+            if self.spec.get("keep"):
+                with contextlib.suppress(Exception):
+                    importlib.import_module("lab.runs.checkpoints").prune(self.folder)
             if stop := self.spec.get("stop"):
                 with contextlib.suppress(Exception):
                     if reason := importlib.import_module("lab.runs.early").reached(self.folder, stop):

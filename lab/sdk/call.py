@@ -7,9 +7,7 @@ import importlib
 import inspect
 import json
 import os
-import random
 import sys
-import traceback
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -41,6 +39,8 @@ def main() -> None:
         code, said = 1, {"state": "failed", "reason": str(e)}
         print(e, file=sys.stderr)
     except BaseException as e:
+        import traceback
+
         traceback.print_exc()
         last = traceback.format_exception_only(e)[-1].strip()
         code, said = 1, {"state": "out of memory" if isinstance(e, MemoryError) else "failed", "reason": last}
@@ -58,14 +58,14 @@ def main() -> None:
 def invoke(spec: Mapping[str, Any], folder: Path) -> Any:
     """Imports the function, seeds what is imported, calls it, logs the numbers it returns."""
     module, _, name = str(spec["call"]).partition(":")
-    random.seed(spec["seed"])
+    seed_all(int(spec["seed"]))
     function: Any = importlib.import_module(module)
     for part in name.split("."):
         function = getattr(function, part)
     seed_all(int(spec["seed"]))
     from lab.sdk import run as sdk
 
-    run = sdk.init()
+    run = sdk.init(describing=False)
     given = {
         "seed": spec["seed"],
         "models": _paths(spec.get("models", {})),
@@ -86,6 +86,8 @@ def invoke(spec: Mapping[str, Any], folder: Path) -> Any:
 
 def seed_all(seed: int) -> None:
     """Python's, numpy's, torch's and mlx's generators start at `seed`, as far as they have been imported."""
+    import random
+
     random.seed(seed)
     if (numpy := sys.modules.get("numpy")) is not None:
         numpy.random.seed(seed % 2**32)

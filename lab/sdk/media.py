@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import glob as glob_
 import json
 import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,8 @@ from lab.sdk.run import current
 
 def log_artifact(path: str | os.PathLike[str], name: str = "") -> Path:
     """A copy of a file or folder among the artifacts, hard-linked where it can be; returns its place."""
+    import shutil
+
     source = Path(path)
     target = _place(name or source.name)
     if source.is_dir():
@@ -27,7 +26,9 @@ def log_artifact(path: str | os.PathLike[str], name: str = "") -> Path:
 
 def save(pattern: str) -> list[Path]:
     """The files that match a pattern, each among the artifacts under its own name."""
-    return [log_artifact(p) for p in sorted(glob_.glob(pattern, recursive=True)) if os.path.isfile(p)]
+    import glob
+
+    return [log_artifact(p) for p in sorted(glob.glob(pattern, recursive=True)) if os.path.isfile(p)]
 
 
 def log_table(
@@ -43,6 +44,8 @@ def log_table(
     data = [[r.get(c) for c in columns] if isinstance(r, dict) else list(r) for r in listed]
     path = _place(f"{name.removesuffix('.json')}.json")
     path.write_text(json.dumps({"columns": list(columns), "data": data}, default=str), encoding="utf-8")
+    import csv
+
     with open(path.with_suffix(".csv"), "w", newline="", encoding="utf-8") as f:
         writer = csv.writer(f)
         writer.writerow(columns)
@@ -55,7 +58,7 @@ def log_image(name: str, image: Any, step: int | None = None) -> Path:
     stem, _, suffix = name.partition(".")
     path = _place(f"{stem}{'' if step is None else f'_{step:06d}'}.{suffix or 'png'}")
     if isinstance(image, (str, os.PathLike)):
-        shutil.copy2(image, path)
+        path.write_bytes(Path(image).read_bytes())
     elif hasattr(image, "savefig"):
         image.savefig(path)
     elif hasattr(image, "save"):

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import getpass
 import json
 import os
-import platform
-import secrets
-import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,8 +16,10 @@ _leases: list[Any] = []
 
 def begin(project: str, name: str, params: dict[str, Any]) -> Path:
     """A new run's folder: under the lab whose folder we are in, `LAB_STATE`, else `./lab-runs`."""
+    import socket
+
     title = name or project or Path(sys.argv[0] or "notebook").stem or "run"
-    run = f"{title}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}".replace("/", "_")
+    run = f"{title}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(2).hex()}".replace("/", "_")
     folder = _runs() / run
     folder.mkdir(parents=True)
     write(folder / "params.json", params)
@@ -71,6 +68,9 @@ def end(folder: Path, state: str, reason: str) -> None:
 
 def describe(experiment: str) -> dict[str, str]:
     """Date, user, host, Python, platform, torch, accelerator and experiment: what every run should say of itself."""
+    import platform
+    import socket
+
     torch = sys.modules.get("torch")
     found = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -89,6 +89,8 @@ def describe(experiment: str) -> dict[str, str]:
 
 def git() -> dict[str, Any]:
     """Commit, branch, remote and dirt of the folder we are in; `{"commit": "none"}` where git knows nothing of it."""
+
+    import subprocess
 
     def ask(*args: str) -> str:
         try:
@@ -110,7 +112,7 @@ def git() -> dict[str, Any]:
 
 def write(path: Path, value: Any) -> None:
     """A JSON file, put in place by rename."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(3)}.lab-tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(3).hex()}.lab-tmp")
     temporary.write_text(json.dumps(value, indent=1, default=str) + "\n", encoding="utf-8")
     os.replace(temporary, path)
 
@@ -126,6 +128,8 @@ def _runs() -> Path:
 
 
 def _user() -> str:
+    import getpass
+
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -139,6 +143,8 @@ def _accelerator(torch: Any) -> str:
                 return f"cuda {torch.cuda.get_device_name(0)}"
             if torch.backends.mps.is_available():
                 return "mps"
+    import platform
+
     if sys.platform == "darwin" and platform.machine() == "arm64":
         return "metal"
     return "cpu"

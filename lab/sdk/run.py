@@ -13,8 +13,6 @@ import os
 import sys
 import threading
 import time
-import traceback
-import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -114,7 +112,12 @@ def current() -> Run:
 
 
 def init(
-    project: str = "", name: str = "", config: Mapping[str, Any] | None = None, *, tags: Mapping[str, str] | None = None
+    project: str = "",
+    name: str = "",
+    config: Mapping[str, Any] | None = None,
+    *,
+    tags: Mapping[str, str] | None = None,
+    describing: bool = True,
 ) -> Run:
     """The run this program is part of; outside Lab a run of its own, tracked by the next `lab` command.
 
@@ -128,7 +131,8 @@ def init(
     _current = run
     if inside and config:
         run.config.update({k: v for k, v in config.items() if k not in run.config})
-    for key, value in {**describe(project or name), **(tags or {})}.items():
+    told = describe(project or name) if run.own or describing else {}
+    for key, value in {**told, **(tags or {})}.items():
         run.event("tag", name=key, value=str(value))
     if run.own:
         _watch_the_end(run)
@@ -138,7 +142,7 @@ def init(
 def _watch_the_end(run: Run) -> None:
     before = sys.excepthook
 
-    def hook(kind: type[BaseException], error: BaseException, at: types.TracebackType | None) -> None:
+    def hook(kind: type[BaseException], error: BaseException, at: Any) -> None:
         run.finish("failed", _reason(error))
         before(kind, error, at)
 
@@ -251,6 +255,8 @@ def _text(value: Any) -> str:
 
 
 def _reason(error: BaseException) -> str:
+    import traceback
+
     return "".join(traceback.format_exception(error))[-8000:]
 
 

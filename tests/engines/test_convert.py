@@ -70,7 +70,7 @@ def _changed(tiny: Path, tmp_path: Path, **config: object) -> Path:
 
 
 def test_other_architectures_are_sent_to_llama_cpps_own_converter(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(Problems, match="convert_hf_to_gguf.py"):
+    with pytest.raises(Problems, match="convert_hf_to_gguf"):
         make.gguf(_changed(tiny, tmp_path, architectures=["MambaForCausalLM"]), tmp_path / "x.gguf")
     assert not (tmp_path / "x.gguf").exists()
 

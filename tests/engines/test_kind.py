@@ -214,6 +214,19 @@ def test_what_is_there_is_observed_with_its_digest_and_hashes() -> None:
     assert block.observe(MemoryWorld({"/store/.lab.json": {"content": "{}"}}), context) is None
 
 
+@pytest.mark.parametrize("recipe", sorted((Path(__file__).parents[2] / "recipes" / "quantization").glob("*.yaml")))
+def test_every_recipe_is_a_declaration_that_works(recipe: Path) -> None:
+    import yaml
+
+    block = yaml.safe_load(recipe.read_text().replace("MODEL", "m"))
+    context = _context("x", {"format": "safetensors", "architecture": "llama", "config": LLAMA})
+    context.content = lambda path: "abc"
+    for level in (Quantization.expand("x", block) or {"x": block}).values():
+        made = Quantization.model_validate(level)
+        assert list(made.check(context)) == []
+        assert _steps(made, context)
+
+
 def test_planning_imports_no_engine() -> None:
     code = (
         "import sys; from lab.kinds.quantization import Quantization as Q\n"

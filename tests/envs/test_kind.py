@@ -260,3 +260,37 @@ def test_a_containerfile_follows_the_lock(tmp_path: Path, built: Path) -> None:
     (tmp_path / "conf" / "env" / "one.yaml").unlink()
     done(lab)
     assert not path.exists()
+
+
+@pytest.mark.slow
+def test_ten_contradicting_envs_in_one_apply(tmp_path: Path, built: Path) -> None:
+    """S0-7.1-3: ten envs whose packages contradict each other are made at once, each sound, each its own."""
+    hello, side = ("1.0.0", "1.1.0", "2.0.0"), ("1.0", "1.1")
+    asked = {f"e{n}": (hello[n % 3], side[n % 2]) for n in range(10)}
+    texts = {
+        name: f'channels: [{built}]\npython: "{SHORT}"\nconda: [labhello =={a}, labside =={b}]\n'
+        f"commands: [\"python -c 'import labhello as a, labside as b; assert (a.__version__, b.__version__) == "
+        f'(\\"{a}\\", \\"{b}\\")\'"]\n'
+        for name, (a, b) in asked.items()
+    }
+    lab = lab_at(tmp_path, **texts)
+    assert len(lock(lab)) == 10
+    assert len(done(lab)) == 10
+    assert done(lab) == []
+    lab = Lab.find(tmp_path)
+    assert [line.state for line in verbs.listing(lab)] == ["intact"] * 10
+    digests = {line.content_digest for line in verbs.listing(lab)}
+    assert len(digests) == len(set(asked.values()))
+
+
+def test_envs_live_where_lab_yaml_says(tmp_path: Path, built: Path) -> None:
+    """`lab.envs` moves all envs: they are made there, and the ones made elsewhere are removed."""
+    lab = lab_at(tmp_path, one=ONE.replace("./channel", str(built)))
+    lock(lab)
+    done(lab)
+    head = tmp_path / "conf" / "lab.yaml"
+    head.write_text(head.read_text().replace("{name", f"{{envs: {tmp_path}/elsewhere, name"))
+    done(lab)
+    assert (tmp_path / "elsewhere" / "one" / "bin" / "python").exists()
+    assert not (tmp_path / "state" / "envs").exists()
+    assert done(lab) == []

@@ -92,6 +92,7 @@ def test_a_bad_requirement_is_a_problem(tmp_path: Path, built: Path, conda: str,
     assert conda.split()[0] in str(e.value)
 
 
+@pytest.mark.slow
 def test_conda_lock_and_rattler_read_our_lock(tmp_path: Path, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """DC-6: conda-lock finds its own input hash in our lock and renders it; rattler reads both platforms from it."""
     shutil.copytree(built, tmp_path / "channel")
@@ -122,6 +123,7 @@ def test_conda_lock_and_rattler_read_our_lock(tmp_path: Path, built: Path, monke
     assert said.stdout.strip() == "['linux-64', 'osx-arm64']", said.stderr
 
 
+@pytest.mark.slow
 def test_markers_are_read_as_conda_lock_reads_them(tmp_path: Path) -> None:
     """A requirement with a marker, which needs conda-lock's idea of a platform, gets conda-lock's own hash."""
     wheels = tmp_path / "wheels"
@@ -274,6 +276,7 @@ print(json.dumps({{"success": True, "actions": {{"LINK": found, "FETCH": found}}
 """
 
 
+@pytest.mark.slow
 def test_an_external_solver_is_asked_as_conda_lock_asks(
     tmp_path: Path, built: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""Run inside the sandbox: guests are made, try what is forbidden beside what is allowed, and are removed without a trace."""
+"""Run inside the sandbox: guests are made, try what is forbidden beside what is allowed, and go without a trace."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def key(name: str) -> str:
 def snapshot() -> dict[str, str]:
     """Every file a guest's coming and going may touch: type, mode, owner, access list and content."""
     out = {}
-    skip = re.compile(r"/etc/.*-$|/etc/\.pwd\.lock|/etc/ld\.so\.cache|/home/owner/lab/state")
+    skip = re.compile(
+        r"/etc/.*-$|/var/spool/cron/atjobs/.SEQ|/etc/\.pwd\.lock|/etc/ld\.so\.cache|/home/owner/lab/state"
+    )
     for top in ("/etc", "/home", "/srv", "/var/spool", "/var/mail", "/var/lib/lab"):
         for folder, folders, names in os.walk(top):
             folders[:] = [f for f in folders if f not in ("host", "dpkg", "apt", "docker")]
@@ -72,7 +74,7 @@ PORT = 0
 
 def ssh(who: str, command: str, options: str = "", with_key: str = "", before: str = "") -> str:
     return sh(
-        f"{before} timeout 20 ssh -F none -p {PORT} -i /root/keys/{with_key or who} -o IdentitiesOnly=yes -o BatchMode=yes "
+        f"{before} timeout 20 ssh -F none -p {PORT} -i /root/keys/{with_key or who} -o IdentitiesOnly=yes -o BatchMode=yes "  # noqa: E501
         f"-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR {options} {who}@127.0.0.1 "
         + (f"'{command}'" if command else "")
     )
@@ -82,17 +84,22 @@ def prepare() -> None:
     global PORT
     must("apt-get install -y --no-install-recommends cron at sudo >/dev/null")
     must(
-        "useradd -m -s /bin/bash owner && chmod 755 /home/owner && echo 'owner ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/owner"
+        "useradd -m -s /bin/bash owner && chmod 755 /home/owner && echo 'owner ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/owner"  # noqa: E501
     )
     LAB.joinpath("state").mkdir(parents=True)
     LAB.joinpath("conf").mkdir()
     LAB.joinpath("conf/lab.yaml").write_text("lab: {name: studio, id: 5f0e3c1c-2f0b-4a5e-9c57-0f6a3d1c8b42}\n")
-    LAB.joinpath("state/ledger.sqlite").write_text("ledger")
+    LAB.joinpath("state/ledger.db").write_text("ledger")
     Path("/home/owner/.secret").write_text("hunter2")
     for name in ("models/tiny", "models/other", "envs/good/bin", "envs/bad/bin"):
         (STORE / name).mkdir(parents=True)
     for name in ("tiny", "other"):
         (STORE / "models" / name / "weights").write_text("weights of " + name)
+    for name in ("tiny", "other"):
+        blob = STORE / "blobs" / name[:2] / name
+        blob.parent.mkdir(parents=True)
+        blob.write_text("blob of " + name)
+        (STORE / "models" / name / "link").symlink_to(blob)
     for name in ("good", "bad"):
         tool = STORE / "envs" / name / "bin/tool"
         tool.write_text("#!/bin/sh\necho tool of " + name + "\n")
@@ -111,7 +118,7 @@ def serve() -> subprocess.Popen[bytes]:
     daemon = subprocess.Popen(
         ["/usr/sbin/sshd", "-D", "-e", "-p", str(PORT), "-o", "ListenAddress=127.0.0.1", "-o", "MaxStartups=100",
          "-o", "PidFile=/run/sshd.pid", "-o", "X11Forwarding=yes", "-o", "LogLevel=VERBOSE"],
-        stderr=open("/tmp/sshd.log", "wb"),
+        stderr=open("/tmp/sshd.log", "wb"),  # noqa: SIM115
     )  # fmt: skip
     for _ in range(100):
         with contextlib.suppress(OSError):
@@ -154,7 +161,7 @@ def hour(offset: int) -> str:
 
 
 def main() -> None:
-    faulthandler.dump_traceback_later(100, exit=True)
+    faulthandler.dump_traceback_later(500, exit=True)
     prepare()
     before = snapshot()
     keys = {n: key(n) for n in ("ann", "ben", "old", "late", "kim", "stranger")}
@@ -187,7 +194,7 @@ def main() -> None:
     refused()
     drift(guests)
     must(
-        "su ann -s /bin/bash -c 'setsid sleep 999 >/dev/null 2>&1 & touch /tmp/of-ann; mkdir /tmp/d-ann; touch /tmp/d-ann/x'"
+        "su ann -s /bin/bash -c 'setsid sleep 999 >/dev/null 2>&1 & touch /tmp/of-ann; mkdir /tmp/d-ann; touch /tmp/d-ann/x'"  # noqa: E501
     )
     uid = pwd.getpwnam("ann").pw_uid
     recorded.update({f"guest.{n}": s for n, s in observe(guests).items()})
@@ -251,7 +258,7 @@ def refused() -> None:
     case(
         "read a world-readable secret of the owner", own("cat ~/.secret"), "hunter2", ann("cat /home/owner/.secret"), no
     )
-    case("read the ledger", own("cat ~/lab/state/ledger.sqlite"), "ledger", ann(f"cat {LAB}/state/ledger.sqlite"), no)
+    case("read the ledger", own("cat ~/lab/state/ledger.db"), "ledger", ann(f"cat {LAB}/state/ledger.db"), no)
     case("read conf", own("cat ~/lab/conf/lab.yaml"), "studio", ann(f"cat {LAB}/conf/lab.yaml"), no)
     case("write conf", own("touch ~/lab/conf/x && rm ~/lab/conf/x"), fine, ann(f"touch {LAB}/conf/x"), no)
     case("read another guest's home", ssh("ben", "ls -a ~"), "bashrc", ann("ls /home/ben"), no)
@@ -260,6 +267,13 @@ def refused() -> None:
         ann(f"cat {STORE}/models/tiny/weights"),
         "of tiny",
         ann(f"cat {STORE}/models/other/weights"),
+        no,
+    )
+    case(
+        "read a blob behind a model not given",
+        ann(f"cat {STORE}/models/tiny/link"),
+        "blob of tiny",
+        ann(f"cat {STORE}/blobs/ot/other"),
         no,
     )
     case("list the store", own(f"ls {STORE}"), "models", ann(f"ls {STORE}"), no)
@@ -315,7 +329,7 @@ def refused() -> None:
         ann("chmod u+s /bin/true"),
         "Operation not permitted",
     )
-    trace = "import ctypes,os;l=ctypes.CDLL(None,use_errno=True);r=l.ptrace(16,%s,0,0);print(r,os.strerror(ctypes.get_errno()))"
+    trace = "import ctypes,os;l=ctypes.CDLL(None,use_errno=True);r=l.ptrace(16,%s,0,0);print(r,os.strerror(ctypes.get_errno()))"  # noqa: E501
     python = "/usr/bin/python3 -c"
     case(
         "trace the owner's process",

@@ -25,15 +25,13 @@ def possible() -> str:
     """Why there can be no sandbox here; empty where there can."""
     if os.geteuid():
         return "needs root"
-    tried = subprocess.run(
-        ["unshare", "-m", "sh", "-c", "d=$(mktemp -d) && mount -t tmpfs tmpfs $d && mkdir $d/u $d/w $d/m && "
-         "mount -t overlay overlay -o lowerdir=/etc,upperdir=$d/u,workdir=$d/w $d/m"],
-        capture_output=True,
-    )  # fmt: skip
+    overlay = "mount -t overlay overlay -o lowerdir=/etc,upperdir=$d/u,workdir=$d/w $d/m"
+    script = f"d=$(mktemp -d) && mount -t tmpfs tmpfs $d && mkdir $d/u $d/w $d/m && {overlay}"
+    tried = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True)
     return "" if tried.returncode == 0 else "needs mount namespaces and overlayfs"
 
 
-def inside(script: Path, folder: Path, *arguments: str, timeout: float = 300) -> dict[str, Any]:
+def inside(script: Path, folder: Path, *arguments: str, timeout: float = 600) -> dict[str, Any]:
     """What a Python script prints as JSON on its last line, run as root in a throw-away copy of this machine."""
     root = Path(__file__).parents[2]
     done = subprocess.run(

@@ -29,7 +29,9 @@ from lab.core.problem import Problems
 
 pytestmark = pytest.mark.skipif(shutil.which("restic") is None, reason="needs restic")
 
-LAB = "lab: {name: studio, id: 6f0e3c1c-2f0b-4a5e-9c57-0f6a3d1c8b42, store: STORE}\nresources: {backup: '*', file: '*'}\n"
+LAB = (
+    "lab: {name: studio, id: 6f0e3c1c-2f0b-4a5e-9c57-0f6a3d1c8b42, store: STORE}\nresources: {backup: '*', file: '*'}\n"
+)
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     (root / "conf/file").mkdir()
     (root / "conf/lab.yaml").write_text(LAB.replace("STORE", str(tmp_path / "store")))
     (root / "conf/backup/nightly.yaml").write_text(
-        "repo: ../repo\npassword: env:LAB_TEST_PASSWORD\npaths: [data]\nlarge: 1MB\nkeep: {last: 3, daily: 0, weekly: 0, monthly: 0}\n"
+        "repo: ../repo\npassword: env:LAB_TEST_PASSWORD\npaths: [data]\nlarge: 1MB\nkeep: {last: 3, daily: 0, weekly: 0, monthly: 0}\n"  # noqa: E501
     )
     (root / "conf/file/motd.yaml").write_text("path: out/motd\ncontent: hello\n")
     (root / "data").mkdir()
@@ -59,7 +61,9 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
 
 def cli(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.run([sys.executable, "-m", "lab", "-C", str(root), *words], env=env, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "lab", "-C", str(root), *words], env=env, capture_output=True, text=True
+    )
 
 
 def tree(root: Path) -> dict[str, str]:
@@ -184,7 +188,9 @@ def test_a_dead_ones_lock_stops_nothing(lab: Lab) -> None:
     backup.now(lab)
     repo = Repository(str(lab.root.parent / "repo"), lambda: "correct horse")
     with repo._password() as read:
-        held = subprocess.Popen(repo._command("check", "--read-data", password=read), pass_fds=(read,), stdout=subprocess.DEVNULL)
+        held = subprocess.Popen(
+            repo._command("check", "--read-data", password=read), pass_fds=(read,), stdout=subprocess.DEVNULL
+        )
         for _ in range(200):
             if list((lab.root.parent / "repo/locks").iterdir()):
                 break
@@ -239,7 +245,10 @@ def test_the_password_is_in_no_process_list_file_or_log(lab: Lab) -> None:
         while not stop.is_set():
             for p in psutil.Process().children(recursive=True):
                 try:
-                    seen.append(" ".join(p.cmdline()) + " ".join(f"{k}={v}" for k, v in p.environ().items() if k.startswith("RESTIC")))
+                    seen.append(
+                        " ".join(p.cmdline())
+                        + " ".join(f"{k}={v}" for k, v in p.environ().items() if k.startswith("RESTIC"))
+                    )
                 except psutil.Error:
                     continue
             time.sleep(0.02)

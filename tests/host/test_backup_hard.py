@@ -24,6 +24,7 @@ import pytest
 from lab.app import backup
 from lab.app.lab import Lab
 from lab.app.restore import restore
+from lab.core.address import Address
 from lab.core.problem import Problems
 from tests.host.test_backup import cli, lab, tree
 
@@ -94,7 +95,9 @@ def site(tmp_path: Path) -> Iterator[str]:
     """A web server of one folder."""
     (tmp_path / "site").mkdir()
     quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *a: None})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=str(tmp_path / "site")))
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(quiet, directory=str(tmp_path / "site"))
+    )
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -122,13 +125,14 @@ def test_what_can_be_fetched_again_is_recorded_and_what_cannot_is_copied(lab: La
     (told,) = backup.now(fresh)
     assert told["left"] == 1
     assert 3_000_000 < told["added"] < 5_000_000
-    far = Path(str(fresh.records["model.far"].facts["path"]))  # type: ignore[index]
+    far = Path(str(fresh.records[Address("model.far")].facts["view"]))
     assert far.exists()
     shutil.rmtree(fresh.store)
-    own.unlink()
     found = restore(fresh)
     assert found["fetch"] == ["model.far"]
-    assert own.stat().st_size == 3_000_000
+    mine = Path(str(fresh.records[Address("model.mine")].facts["view"]))
+    assert [p.stat().st_size for p in mine.rglob("own.bin")] == [3_000_000]
+    assert not list(far.rglob("far.bin")) or not next(far.rglob("far.bin")).exists()
     done = cli(lab.root, "apply", "--yes")
     assert done.returncode == 0, done
     assert "No changes" in cli(lab.root, "plan").stdout

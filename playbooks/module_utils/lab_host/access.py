@@ -52,37 +52,68 @@ def members(machine, group, names=(), state="present"):
             machine.run("gpasswd", "--members", ",".join(names), group)
 
 
-def sshd(machine, rules, user, expect, minutes, confirmed):
-    """sshd goes by these rules: checked, tried by a real login on another port, and put back unless confirmed in time."""
-    old = None
-    if os.path.exists(DROP_IN):
-        with open(DROP_IN, encoding="utf-8") as f:
-            old = f.read()
-    if old == rules:
-        files.attributes(machine, DROP_IN, "0644", "root", None)
+def sshd(machine, rules, keys, group, names, user, expect, minutes, confirmed, old=()):
+    """sshd goes by these rules, keys and members: checked, tried by a real login, and put back unless confirmed in time.
+
+    Any of the three can lock the owner out, so they change together and return together. `names` None leaves the group.
+    """
+    wanted = {DROP_IN: rules, **{k["path"]: k["content"] for k in keys}, **dict.fromkeys(old)}
+    before = {path: content(path) for path in wanted}
+    were = sorted(grp.getgrnam(group).gr_mem) if has_group(group) else None
+    changed = [path for path in wanted if before[path] != wanted[path]]
+    if names is not None and were != sorted(names):
+        changed.append(group)
+    if not changed:
+        for path in wanted:
+            files.attributes(machine, path, "0644", "root", None)
         return
-    machine.note("wrote {}".format(DROP_IN))
     if machine.check:
+        for each in changed:
+            machine.note("changed {}".format(each))
         return
-    files.place(DROP_IN, rules.encode(), "0644")
     try:
+        if names is not None:
+            members(machine, group, names)
+        for path in changed:
+            if path in wanted:
+                machine.note("changed {}".format(path))
+                put(path, wanted[path])
         refused = files.sshd(machine)
         if refused:
             raise Failed("sshd refuses these rules: {}".format(refused), "mend the declaration; sshd is as it was")
         in_force(machine, expect)
         trial(user)
     except BaseException:
-        put_back(old)
+        for path, text in before.items():
+            put(path, text)
+        if names is not None and has_group(group):
+            members(machine, group, were or (), state="present" if were is not None else "absent")
         raise
-    arm(old, minutes, confirmed, machine)
+    arm(before, group if names is not None else "", were, minutes, confirmed, machine)
     services.reload(machine, "ssh.service", pid_file="/run/sshd.pid")
 
 
-def put_back(old):
-    if old is None:
-        os.unlink(DROP_IN)
-    else:
-        files.place(DROP_IN, old.encode(), "0644")
+def has_group(name):
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def content(path):
+    if not os.path.exists(path):
+        return None
+    with open(path, encoding="utf-8") as f:
+        return f.read()
+
+
+def put(path, text):
+    """A file with this text, or none."""
+    if text is not None:
+        files.place(path, text.encode(), "0644")
+    elif os.path.exists(path):
+        os.unlink(path)
 
 
 def in_force(machine, expect):
@@ -167,31 +198,46 @@ REVERT = """#!/bin/sh
 sleep {seconds}
 grep -qs {word} {token} || exit 0
 if [ "$(cat {confirmed} 2>/dev/null)" != "{word}" ]; then
-  if [ -e {before} ]; then cp -p {before} {drop}; else rm -f {drop}; fi
+{back}
   if [ -d /run/systemd/system ]; then systemctl reload-or-try-restart ssh.service
   elif [ -r /run/sshd.pid ]; then kill -HUP "$(cat /run/sshd.pid)"; fi
   logger -t lab -p auth.warning "sshd was put back: nobody ran lab access confirm" 2>/dev/null
 fi
-rm -f {token} {before}
+rm -rf {token} {before} {confirmed}
 """
 
 
-def arm(old, minutes, confirmed, machine):
-    """From now on the old rules return after some minutes, unless the word in the token stands in `confirmed` by then."""
+def arm(before, group, were, minutes, confirmed, machine):
+    """From now on what was returns after some minutes, unless the word in the token stands in `confirmed` by then.
+
+    A change on top of an unconfirmed one goes back to what was last confirmed: that is in `before` already.
+    """
+    folder, token, script = FOLDER + "/before", FOLDER + "/pending", FOLDER + "/revert"
     os.makedirs(FOLDER, mode=0o755, exist_ok=True)
+    if not os.path.exists(token):
+        shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(folder, mode=0o700)
+        back = []
+        for n, (path, text) in enumerate(sorted(before.items())):
+            if text is None:
+                back.append("  rm -f {}".format(quote(path)))
+            else:
+                files.place("{}/{}".format(folder, n), text.encode(), "0644")
+                back.append("  cp -p {}/{} {}".format(folder, n, quote(path)))
+        if group and platform.system() != "Darwin":
+            back.append(
+                "  gpasswd --members {} {}".format(quote(",".join(were)), group)
+                if were is not None
+                else "  groupdel " + group
+            )
+        files.place(folder + "/back", "\n".join(back).encode(), "0600")
     word = secrets.token_hex(8)
-    before, token, script = FOLDER + "/before", FOLDER + "/pending", FOLDER + "/revert"
-    if os.path.exists(token):
-        pass  # a change on top of an unconfirmed one: what was last confirmed returns, and stands in `before` already
-    elif old is not None:
-        files.place(before, old.encode(), "0644")
-    elif os.path.exists(before):
-        os.unlink(before)
     text = {"word": word, "at": time.time(), "until": time.time() + minutes * 60, "confirmed": confirmed}
     files.place(token, json.dumps(text).encode(), "0644")
     body = REVERT.format(
-        seconds=int(minutes * 60), token=token, before=before, drop=DROP_IN, confirmed=quote(confirmed), word=word
-    )
+        seconds=int(minutes * 60), token=token, before=folder, back=content(folder + "/back"), confirmed=quote(confirmed),
+        word=word,
+    )  # fmt: skip
     files.place(script, body.encode(), "0700")
     if services.systemd():
         machine.ask("systemctl", "stop", "lab-access-revert.service")

@@ -12,10 +12,11 @@ READ = "list,search,readattr,readextattr,readsecurity,read,execute,file_inherit,
 ALL = READ + ",write,append,delete,add_file,add_subdirectory,delete_child,writeattr,writeextattr,chown"
 
 
-def acl(machine, path, who, permissions="", recursive=False, state="present"):
+def acl(machine, path, who, permissions="", recursive=False, state="present", store=""):
     """`who` (`u:NAME` or `g:NAME`) has exactly `permissions` (`rX`, `x`, or empty for none) on `path`.
 
-    With `recursive`, on all below it and, for folders, on what will be made there.
+    With `recursive`, on all below it and, for folders, on what will be made there; and, within `store`, on the files that
+    links below it point to, with a way to each.
     """
     if not os.path.lexists(path):
         if state == "absent":
@@ -25,6 +26,31 @@ def acl(machine, path, who, permissions="", recursive=False, state="present"):
         darwin(machine, path, who, permissions, recursive, state)
     else:
         linux(machine, path, who, permissions, recursive, state)
+    if recursive and store:
+        behind_links(machine, path, who, permissions, state, store)
+
+
+def behind_links(machine, path, who, permissions, state, store):
+    """What links below `path` point to inside the store: each target, and the folders above it.
+
+    What is revoked is revoked first, so a way that another grant needs is opened again by that grant.
+    """
+    act = darwin if platform.system() == "Darwin" else linux
+    top = os.path.realpath(store)
+    targets, ways = set(), set()
+    for folder, _folders, names in os.walk(path):
+        for link in (os.path.join(folder, n) for n in names):
+            target = os.path.realpath(link)
+            if os.path.islink(link) and os.path.isfile(target) and target.startswith(top + "/"):
+                targets.add(target)
+                above = os.path.dirname(target)
+                while above.startswith(top + "/"):
+                    ways.add(above)
+                    above = os.path.dirname(above)
+    for way in sorted(ways):
+        act(machine, way, who, "x", False, state)
+    for target in sorted(targets):
+        act(machine, target, who, permissions, False, state)
 
 
 def linux(machine, path, who, permissions, recursive, state):

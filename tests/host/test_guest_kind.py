@@ -1,0 +1,103 @@
+"""A guest's declaration says exactly what root will keep, and what cannot be is a problem before anything is done."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lab.adapters.ansible import perform
+from lab.core import guest_files as text
+from lab.core.address import Address
+from lab.core.change import Action, Change
+from lab.core.step import Cancelled, Play
+from lab.kinds.guest import Guest
+from tests.host.support import Context, Stage
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl ann"
+
+
+def context(**more: Any) -> Context:
+    return Context("guest.ann", "/lab", "/lab/state", "/srv/store", home="/home/owner", **more)
+
+
+def test_keys_carry_every_restriction_and_their_end() -> None:
+    (line,) = text.authorized_keys([KEY], "2027-03-01").splitlines()
+    assert line == f'restrict,pty,expiry-time="20270301" {KEY}'
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        ({"keys": ["-----BEGIN OPENSSH PRIVATE KEY-----"]}, "a private key"),
+        ({"keys": ["keys/none.pub"]}, "neither a public key nor a file"),
+        ({"keys": ["ssh-ed25519 AAAAB3NzaC1yc2E ann"]}, "not a public ssh key"),
+        ({"keys": [KEY], "account": ""}, ""),
+    ],
+)
+def test_what_is_no_key_is_a_problem(block: dict[str, Any], words: str) -> None:
+    found = str(list(Guest(**block).check(context())))
+    assert (words in found) if words else found == "[]"
+
+
+def test_the_store_must_lie_outside_the_owners_home_once_a_guest_uses_it() -> None:
+    inside = context()
+    inside.store = "/home/owner/lab-store"
+    assert "inside your home" in str(list(Guest(keys=[KEY], may=["model.tiny"]).check(inside)))
+    assert list(Guest(keys=[KEY], may=["model.tiny"]).check(context())) == []
+
+
+def test_rights_follow_what_is_declared_before_it_is_made() -> None:
+    made = {"model.tiny": SimpleNamespace(wanted=lambda c: {"view": "/srv/store/models/tiny"})}
+    guest = Guest(keys=[KEY], may=["model.tiny", "experiment.e"])
+    made["experiment.e"] = SimpleNamespace(wanted=lambda c: {})
+    grants = guest.grants(context(declarations=made))
+    assert grants == {"/srv/store/models": "enter", "/srv/store": "enter", "/srv/store/models/tiny": "read"}
+    assert guest.after == ("model.tiny",)
+    assert guest.requires() == ()
+
+
+def test_a_guest_without_an_end_or_with_a_strange_one_is_seen_by_its_words() -> None:
+    assert Guest(keys=[KEY]).wanted(context())["expires"] == "never"
+    with pytest.raises(ValueError, match="expires"):
+        Guest(keys=[KEY], expires="next year")
+    with pytest.raises(ValueError, match="person"):
+        Guest(keys=[KEY], person="Ann:0:0")
+
+
+def test_the_session_script_is_sound_bash(tmp_path: Path) -> None:
+    (tmp_path / "session").write_text(text.session())
+    assert subprocess.run(["bash", "-n", str(tmp_path / "session")]).returncode == 0
+
+
+def test_a_cancelled_run_ends_ansible_and_leaves_nothing(tmp_path: Path) -> None:
+    import psutil
+
+    (tmp_path / "state").mkdir()
+    stage = Stage("guest.ann", tmp_path, tmp_path / "state", tmp_path / "store", cancelled=True)
+    (play,) = Guest(keys=[KEY]).steps(Change(Address("guest.ann"), Action.CREATE), context())
+    assert isinstance(play, Play)
+    with pytest.raises(Cancelled):
+        perform([play], [stage], check=True)
+    assert list(stage.scratch.iterdir()) == []
+    for _ in range(40):
+        mine = [p for p in psutil.Process().children(recursive=True) if str(tmp_path) in " ".join(p.cmdline())]
+        if not mine:
+            break
+        time.sleep(0.1)
+    assert mine == []
+
+
+def test_text_in_a_declaration_is_never_run_as_a_template(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    stage = Stage("guest.ann", tmp_path, tmp_path / "state", tmp_path / "store")
+    guest = Guest(keys=[KEY], message="{{ lookup('pipe', 'touch " + str(tmp_path / "ran") + "') }}")
+    (play,) = guest.steps(Change(Address("guest.ann"), Action.CREATE), context())
+    assert isinstance(play, Play)
+    perform([play], [stage], check=True)
+    assert any("wrote /etc/lab/guests/ann/guide" in line for line in stage.said), stage.said
+    assert not (tmp_path / "ran").exists()

@@ -1,0 +1,57 @@
+"""What is done on macOS is asked of its own tools with the right words; nothing of it runs here."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "playbooks" / "module_utils"))
+darwin: Any = importlib.import_module("lab_host.darwin")
+acl: Any = importlib.import_module("lab_host.acl")
+machine_: Any = importlib.import_module("lab_host.machine")
+
+
+def test_an_account_is_made_without_a_password_and_with_its_groups() -> None:
+    machine = machine_.Machine(check=True)
+    darwin.account(machine, "no-such-guest", "/bin/bash", groups=["lab-guests"], comment="Ann")
+    uid = machine.facts["uid"]
+    assert machine.done == [
+        f"sysadminctl -addUser no-such-guest -fullName Ann -UID {uid} -shell /bin/bash -home /Users/no-such-guest -password *",  # noqa: E501
+        "dscl . -delete /Users/no-such-guest AuthenticationAuthority",
+        "dscl . -create /Users/no-such-guest Password *",
+        "dscl . -create /Users/no-such-guest IsHidden 1",
+        "createhomedir -c -u no-such-guest",
+        "chmod 0700 /Users/no-such-guest",
+        "dseditgroup -o edit -a no-such-guest -t user lab-guests",
+        "dseditgroup -o edit -a no-such-guest -t user com.apple.access_ssh",
+    ]
+
+
+def test_going_ends_the_right_to_log_in_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = machine_.Machine(check=True)
+    found = type("Account", (), {"pw_shell": "/bin/bash", "pw_dir": "/nowhere", "pw_uid": 20001})
+    monkeypatch.setattr(darwin.pwd, "getpwnam", lambda name: found)
+    darwin.retire(machine, "ann", stage="lock")
+    darwin.retire(machine, "ann", stage="remove")
+    assert machine.done == [
+        "dseditgroup -o edit -d ann -t user com.apple.access_ssh",
+        "dscl . -create /Users/ann UserShell /usr/bin/false",
+        "sysadminctl -deleteUser ann",
+    ]
+
+
+def test_access_lists_are_denied_and_granted_in_macos_words(tmp_path: Path) -> None:
+    machine = machine_.Machine(check=True)
+    acl.darwin(machine, str(tmp_path), "g:lab-guests", "", False, "present")
+    acl.darwin(machine, str(tmp_path), "u:ann", "rX", True, "present")
+    acl.darwin(machine, str(tmp_path), "u:ann", "x", False, "present")
+    closed, opened, passed = machine.done
+    assert closed.startswith("chmod +a group:lab-guests deny list,search,")
+    assert "delete_child" in closed
+    assert opened.startswith("chmod -R +a user:ann allow list,search,")
+    assert "write" not in opened
+    assert passed == f"chmod +a user:ann allow search {tmp_path}"
