@@ -80,6 +80,7 @@ def test_a_scheduler_by_its_address(place: Place) -> None:
             assert len(client.scheduler_info()["workers"]) == 2
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_told(place: Place) -> None:
     """In seconds, with its address; no trial begins."""
     pytest.importorskip("distributed")

@@ -33,7 +33,11 @@ def kept(place: Place, name: str) -> Any:
 
 @pytest.mark.parametrize(
     ("fail", "said"),
-    [("always", "the data are missing"), ("nan", "`loss` is nan"), ("silent", "never logged")],
+    [
+        ("always", "the data are missing"),
+        pytest.param("nan", "`loss` is nan", marks=pytest.mark.slow),
+        pytest.param("silent", "never logged", marks=pytest.mark.slow),
+    ],
 )
 def test_a_sweep_whose_trials_all_fail_ends_early_with_the_reason(place: Place, fail: str, said: str) -> None:
     """After three, not after a thousand; each trial says why it failed."""
@@ -117,20 +121,22 @@ def most_at_once(place: Place) -> int:
     return most
 
 
+@pytest.mark.slow
 def test_a_second_coordinator_is_told_who_is_first(place: Place) -> None:
     """It begins nothing; the first one ends as if nothing had happened."""
-    declare(place, "one", "trial", trials=3, params={"seconds": 1.0})
+    declare(place, "one", "trial", trials=3, params={"seconds": 5.0})
     first = place.start("sweep", "one")
     wait_for(lambda: any((place.state / "runs").glob("*/process.json")))
     out = place.lab("sweep", "one", code=1)
     assert "being coordinated already" in out
     assert f"process {first.pid}" in out
     assert f"carried on by process {first.pid}" in place.lab("sweep", "show", "one")
-    first.communicate(timeout=60)
+    first.communicate(timeout=120)
     assert first.returncode == 0
     assert kept(place, "one")["complete"] == 3
 
 
+@pytest.mark.slow
 def test_code_that_changes_in_mid_sweep_ends_it_and_is_another_study(place: Place) -> None:
     """No trial runs with the new code in the old study; put back, the old study goes on."""
     declare(place, "pin", "trial", trials=6, params={"seconds": 0.3})
@@ -163,6 +169,7 @@ def test_ctrl_c_leaves_living_trials_and_the_next_start_adopts_them(place: Place
     assert len((place.root / "tried").read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_stop_ends_coordinator_and_trials_and_the_sweep_can_go_on(place: Place) -> None:
     """`lab sweep stop`; the trial that was ended runs again under its number."""
     declare(place, "halt", "trial", trials=2, params={"seconds": 1.5})

@@ -135,6 +135,7 @@ def test_constraints_on_parameters_are_kept_before_a_run_and_those_on_metrics_af
     assert best["values"]["value"] == min(t.value for t in ran if t.params["x"] >= 0.5)
 
 
+@pytest.mark.slow
 def test_constraints_that_nothing_meets_are_told(lab: Place) -> None:
     """Instead of drawing for ever."""
     with pytest.raises(Problems, match="in a row broke a constraint"):
