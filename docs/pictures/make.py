@@ -12,7 +12,7 @@ import sys
 from html import escape
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 COMMANDS = (
     "lab plan quantization.tiny_lm_q4.type=Q6_K",
