@@ -42,8 +42,8 @@ results:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.lab_host.ops import perform
 from ansible.module_utils.lab_host.machine import Failed, Machine
+from ansible.module_utils.lab_host.ops import perform
 
 
 def main():

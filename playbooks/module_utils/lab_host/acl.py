@@ -21,7 +21,7 @@ def acl(machine, path, who, permissions="", recursive=False, state="present", st
     if not os.path.lexists(path):
         if state == "absent":
             return
-        raise Failed("{} is not there".format(path), "apply what makes it first")
+        raise Failed(f"{path} is not there", "apply what makes it first")
     if platform.system() == "Darwin":
         darwin(machine, path, who, permissions, recursive, state)
     else:
@@ -63,7 +63,7 @@ def linux(machine, path, who, permissions, recursive, state):
     argv = ["setfacl", *deep, *change]
     spec = entry if state == "present" else who
     if recursive and os.path.isdir(path):
-        argv = ["setfacl", *deep, "-m" if state == "present" else "-x", "{0},d:{0}".format(spec)]
+        argv = ["setfacl", *deep, "-m" if state == "present" else "-x", f"{spec},d:{spec}"]
     if state == "present" and sound(before, who, permissions, recursive):
         return
     machine.run(*argv, path, do="is the `acl` package installed, and the volume mounted with ACLs?")
@@ -82,7 +82,7 @@ def listing(machine, path, recursive):
 def who_line(text, who):
     kind, _, name = who.partition(":")
     word = {"u": "user", "g": "group"}[kind]
-    return [x for x in text.splitlines() if "{}:{}:".format(word, name) in x]
+    return [x for x in text.splitlines() if f"{word}:{name}:" in x]
 
 
 def sound(blocks, who, permissions, recursive):
@@ -125,10 +125,10 @@ def darwin(machine, path, who, permissions, recursive, state):
     kind, _, name = who.partition(":")
     person = "{}:{}".format({"u": "user", "g": "group"}[kind], name)
     rights = {"": "deny " + ALL, "x": "allow search", "rX": "allow " + READ}[permissions]
-    rule = "{} {}".format(person, rights)
+    rule = f"{person} {rights}"
     deep = ["-R"] if recursive else []
     _status, out, _err = machine.ask("ls", "-led", path)
-    there = "{} {}".format(person, rights.split()[0]) in out
+    there = f"{person} {rights.split()[0]}" in out
     if state == "present" and not there:
         machine.run("chmod", *deep, "+a", rule, path)
     elif state == "absent" and there:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import platform
 
-from . import access, acl, darwin, files, linux, sessions, services
+from . import access, acl, darwin, files, linux, services, sessions
 from .machine import Failed
 
 if platform.system() == "Darwin":
@@ -42,5 +42,5 @@ def perform(machine, op):
                 perform(machine, inner)
         return
     if name not in OPS:
-        raise Failed("no operation is called {}".format(name), "update the playbooks and the module together")
+        raise Failed(f"no operation is called {name}", "update the playbooks and the module together")
     OPS[name](machine, **arguments)

@@ -21,7 +21,7 @@ def end(machine, name):
     for _ in range(100):
         if machine.ask("pgrep", "-u", name)[0] == 1:
             return
-        machine.run("pkill", "-KILL", "-u", name, fine=(0, 1), said="ended the processes of {}".format(name))
+        machine.run("pkill", "-KILL", "-u", name, fine=(0, 1), said=f"ended the processes of {name}")
         if machine.check:
             return
         time.sleep(0.05)
@@ -45,7 +45,7 @@ def leftover(machine, path, uid):
     """A file of the account is removed; a folder in which others keep something is given to root."""
     if os.lstat(path).st_uid != uid:
         return
-    machine.note("removed {}".format(path))
+    machine.note(f"removed {path}")
     if machine.check:
         return
     if not os.path.isdir(path) or os.path.islink(path):
@@ -64,7 +64,7 @@ def archive(machine, name, to):
         return
     if not os.path.isdir(home) or os.path.exists(to):
         return
-    machine.note("archived {} as {}".format(home, to))
+    machine.note(f"archived {home} as {to}")
     if machine.check:
         return
     os.makedirs(os.path.dirname(to), mode=0o700, exist_ok=True)
