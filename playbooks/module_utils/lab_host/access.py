@@ -53,7 +53,7 @@ def members(machine, group, names=(), state="present"):
 
 
 def sshd(machine, rules, keys, group, names, user, expect, minutes, confirmed, old=()):
-    """sshd goes by these rules, keys and members: checked, tried by a real login, and put back unless confirmed in time.
+    """sshd goes by these rules, keys and members: checked, tried by a real login, and put back unless confirmed.
 
     Any of the three can lock the owner out, so they change together and return together. `names` None leaves the group.
     """
@@ -151,7 +151,7 @@ def trial(user):
             files.place(keys, (held + "restrict " + f.read()).encode(), "0644")
         daemon = subprocess.Popen(
             [SSHD, "-D", "-e", "-p", str(port), "-o", "ListenAddress=127.0.0.1:" + str(port), "-o", "PidFile=none"],
-            stderr=open(folder + "/log", "wb"), stdin=subprocess.DEVNULL,
+            stderr=open(folder + "/log", "wb"), stdin=subprocess.DEVNULL,  # noqa: SIM115
         )  # fmt: skip
         said = login(user, port, folder)
         if said:
@@ -235,8 +235,8 @@ def arm(before, group, were, minutes, confirmed, machine):
     text = {"word": word, "at": time.time(), "until": time.time() + minutes * 60, "confirmed": confirmed}
     files.place(token, json.dumps(text).encode(), "0644")
     body = REVERT.format(
-        seconds=int(minutes * 60), token=token, before=folder, back=content(folder + "/back"), confirmed=quote(confirmed),
-        word=word,
+        seconds=int(minutes * 60), token=token, before=folder, back=content(folder + "/back"),
+        confirmed=quote(confirmed), word=word,
     )  # fmt: skip
     files.place(script, body.encode(), "0700")
     if services.systemd():
@@ -256,7 +256,7 @@ def quote(path):
 
 def tailscale(machine, flags, wanted, auth_file=""):
     """The machine is in the tailnet under these preferences."""
-    status, out, err = machine.ask("tailscale", "debug", "prefs")
+    status, out, _err = machine.ask("tailscale", "debug", "prefs")
     if status == 127:
         raise Failed("tailscale is not installed", "install it from tailscale.com, or leave `tailscale:` out")
     if status == 0 and preferences(json.loads(out)) == {**preferences(json.loads(out)), **wanted}:

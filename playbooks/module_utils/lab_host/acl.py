@@ -15,8 +15,8 @@ ALL = READ + ",write,append,delete,add_file,add_subdirectory,delete_child,writea
 def acl(machine, path, who, permissions="", recursive=False, state="present", store=""):
     """`who` (`u:NAME` or `g:NAME`) has exactly `permissions` (`rX`, `x`, or empty for none) on `path`.
 
-    With `recursive`, on all below it and, for folders, on what will be made there; and, within `store`, on the files that
-    links below it point to, with a way to each.
+    With `recursive`, on all below it and, for folders, on what will be made there; and, within `store`, on the files
+    that links below it point to, with a way to each.
     """
     if not os.path.lexists(path):
         if state == "absent":
@@ -109,7 +109,7 @@ def agrees(has, wanted):
 
 def tidy(machine, path, recursive):
     """An ACL that says no more than the mode goes, so that the file is as it was."""
-    for root, folders, names in os.walk(path) if recursive else [(os.path.dirname(path), [], [os.path.basename(path)])]:
+    for root, _, names in os.walk(path) if recursive else [(os.path.dirname(path), [], [os.path.basename(path)])]:
         here = [root] if recursive else []
         for each in [*here, *(os.path.join(root, n) for n in names)]:
             if os.path.islink(each):

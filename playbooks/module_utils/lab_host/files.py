@@ -29,6 +29,23 @@ def file(machine, path, state="file", content="", mode="0644", owner="root", gro
     attributes(machine, path, mode, owner, group)
 
 
+def folder(machine, path):
+    """A folder is there; a new one belongs to whom the folder above it belongs to."""
+    if os.path.isdir(path):
+        return
+    machine.note(f"made {path}")
+    if machine.check:
+        return
+    above = os.path.dirname(path)
+    while not os.path.isdir(above):
+        above = os.path.dirname(above)
+    owner = os.stat(above)
+    os.makedirs(path, 0o755)
+    while path != above:
+        os.chown(path, owner.st_uid, owner.st_gid)
+        path = os.path.dirname(path)
+
+
 def absent(machine, path, tree=False):
     """Nothing is at `path`; a folder only goes when it is empty, or with `tree`."""
     if not os.path.lexists(path):

@@ -9,10 +9,7 @@ import platform
 from . import access, acl, darwin, files, linux, services, sessions
 from .machine import Failed
 
-if platform.system() == "Darwin":
-    accounts = darwin
-else:
-    accounts = linux
+accounts = darwin if platform.system() == "Darwin" else linux
 
 OPS = {
     "group": accounts.group,
@@ -20,6 +17,7 @@ OPS = {
     "retire": accounts.retire,
     "file": files.file,
     "line": files.line,
+    "folder": files.folder,
     "acl": acl.acl,
     "end_sessions": sessions.end,
     "leftovers": sessions.leftovers,

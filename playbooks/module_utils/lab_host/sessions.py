@@ -28,17 +28,18 @@ def end(machine, name):
 
 
 def leftovers(machine, name, places=()):
-    """Files of the account outside its home are removed from places anyone may write, so that no later uid owns them."""
+    """Files of the account outside its home are removed from places anyone may write: no later uid inherits them."""
     try:
         uid = pwd.getpwnam(name).pw_uid
     except KeyError:
         return
-    for top in (*PLACES, *places):
-        for folder, folders, names in os.walk(top, topdown=False):
-            for each in (os.path.join(folder, n) for n in (*names, *folders)):
-                # Others make and remove files there all the while: one that is gone is fine.
-                with contextlib.suppress(FileNotFoundError):
-                    leftover(machine, each, uid)
+    tops = [top for top in (*PLACES, *places) if os.path.isdir(top)]
+    _status, out, _err = machine.ask("find", *tops, "-depth", "-uid", str(uid), "-print0")
+    for each in out.split("\0"):
+        # Others make and remove files there all the while: one that is gone is fine.
+        with contextlib.suppress(FileNotFoundError):
+            if each:
+                leftover(machine, each, uid)
 
 
 def leftover(machine, path, uid):
