@@ -59,7 +59,7 @@ def forget(step: ForgetSearch, stage: Stage) -> None:
 def _search(step: Search, stage: Stage, folder: Path) -> Facts:
     storage = stage.secret(step.storage) if step.storage.startswith(_SECRET) else step.storage
     parent = RunFolder(folder)
-    parent.write("step.json", {**asdict(step), "storage": "" if storage != step.storage else shown(storage)})
+    parent.write("step.json", asdict(step))
     tuner = Patient(lambda: OptunaStudy(step, open_storage(storage, folder)), stage)
     space = tuner.study.space
     exhaustive = space.size() if str(step.sampler.get("name", "tpe")) in EXHAUSTIVE else None

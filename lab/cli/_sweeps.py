@@ -120,6 +120,7 @@ def promote_(lab: Lab, args: argparse.Namespace) -> int:
     from lab.app.plan import plan
     from lab.app.sweep_promote import promote
 
+    before = {c.address: (c.action, c.reason) for c in plan(lab).changes} if not args.branch else {}
     found = promote(lab, _name(args), number=args.trial, branch=args.branch or "")
     if not found.diff:
         print(f"{found.file} has these parameters already.")
@@ -130,9 +131,9 @@ def promote_(lab: Lab, args: argparse.Namespace) -> int:
         print(f"\nCommitted on {found.branch}; the working tree is as it was. See `git show {found.branch}`.")
         return 0
     after = plan(Opened(lab.root, lab.overrides))
-    todo = [c for c in after.changes if str(c.action) != "none"]
+    todo = [c for c in after.changes if before.get(c.address) != (c.action, c.reason)]
     if todo:
-        print("\n`lab plan` will:")
+        print("\nWhat `lab plan` says of it:")
         print("\n".join(f"  {c.action} {c.address}: {c.reason}" for c in todo))
     return 0
 

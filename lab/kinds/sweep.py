@@ -111,6 +111,19 @@ class Sweep(Declaration):
     def _duration(cls, value: Any) -> Any:
         return parse_duration(value) if isinstance(value, str) else value
 
+    @field_validator("storage")
+    @classmethod
+    def _no_password(cls, value: str) -> str:
+        account, at, _ = value.rpartition("@")
+        if at and ":" in account.partition("://")[2]:
+            raise ValueError("a password does not belong here: put the URL into the environment and write env:NAME")
+        known = ("journal", "sqlite", "sqlite://", "postgresql://", "grpc://", "env:", "file:", "keychain:", "command:")
+        if value and not value.startswith(known):
+            raise ValueError(
+                "`storage` is sqlite, a URL of SQLite or PostgreSQL, grpc://HOST:PORT, or a secret reference"
+            )
+        return value
+
     @field_validator("space")
     @classmethod
     def _space(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -176,7 +189,7 @@ class Sweep(Declaration):
     def study(self, context: Context) -> str:
         """The study's name: the sweep's, and a hash of what decides which points are tried and how they are judged."""
         decides = ("space", "params", "objective", "judge", "constraints", "sampler", "pruner", "seed")
-        own = {f: self.model_dump(mode="json", include={f})[f] for f in decides}
+        own = self.model_dump(mode="json", include=set(decides), exclude_defaults=True)
         return f"{context.address.name}-{digest([own, self.contents(context)])[:8]}"
 
     def check(self, context: Context) -> Iterable[str | tuple[str, str, str]]:

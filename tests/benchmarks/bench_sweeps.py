@@ -39,25 +39,20 @@ def main() -> None:
         storages = ["journal", "sqlite", *([args.postgresql] if args.postgresql else [])]
         for storage in storages:
             name = storage.partition(":")[0]
-            rows.append(measure(f"bare {name}", args.trials, lambda s=storage: bare(folder, s, args.trials)))
+            rows.append(measure(f"bare {name}", args.trials, lambda n, s=storage: bare(folder, s, n)))
             rows.append(
-                measure(
-                    f"inline {name}", args.trials, lambda s=storage: ours(folder, s, args.trials, "inline", "local")
-                )
+                measure(f"inline {name}", args.trials, lambda n, s=storage: ours(folder, s, n, "inline", "local"))
             )
         for executor in args.executors.split(","):
             few = max(5, args.trials // 5)
             rows.append(
-                measure(
-                    f"subprocess {executor}", few, lambda e=executor, n=few: ours(folder, "journal", n, "process", e)
-                )
+                measure(f"subprocess {executor}", few, lambda n, e=executor: ours(folder, "journal", n, "process", e))
             )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     for row in rows:
-        print(
-            f"{row['what']:<24} {row['wall_ms']:8.1f} ms wall  {row['cpu_ms']:8.1f} ms cpu  per trial, {row['trials']} trials"
-        )
+        times = f"{row['wall_ms']:8.1f} ms wall  {row['cpu_ms']:8.1f} ms cpu"
+        print(f"{row['what']:<22} {times}  a trial; {row['begin_s']:5.1f} s for two")
     if args.json:
         Path(args.json).write_text(json.dumps(rows, indent=1))
 
@@ -101,12 +96,19 @@ def ours(root: Path, storage: str, trials: int, isolation: str, executor: str) -
     assert found["complete"] == trials
 
 
-def measure(what: str, trials: int, act: Callable[[], None]) -> dict[str, Any]:
-    """Wall and processor time of `act`, per trial."""
+def measure(what: str, trials: int, act: Callable[[int], None]) -> dict[str, Any]:
+    """Wall and processor time of one more trial: of all, less those of a study of two; and of beginning a study."""
+    wall_two, cpu_two = timed(act, 2)
+    wall, cpu = timed(act, trials)
+    per = {"wall_ms": 1000 * (wall - wall_two) / (trials - 2), "cpu_ms": 1000 * (cpu - cpu_two) / (trials - 2)}
+    return {"what": what, "trials": trials, **per, "begin_s": wall_two}
+
+
+def timed(act: Callable[[int], None], trials: int) -> tuple[float, float]:
+    """Seconds of wall clock and of processors, children included."""
     before, began = _cpu(), time.perf_counter()
-    act()
-    wall, cpu = time.perf_counter() - began, _cpu() - before
-    return {"what": what, "trials": trials, "wall_ms": 1000 * wall / trials, "cpu_ms": 1000 * cpu / trials}
+    act(trials)
+    return time.perf_counter() - began, _cpu() - before
 
 
 def _cpu() -> float:

@@ -54,11 +54,21 @@ def test_some_failed_trials_count_and_the_rest_goes_on(place: Place) -> None:
     assert place.lab("sweep", "show", "some").count("failed") >= 2
 
 
-def test_hopeless_trials_are_pruned(place: Place) -> None:
-    """With a median pruner some trials end before their last step, and the best does not."""
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        {"name": "median", "n_startup_trials": 2, "n_warmup_steps": 2},
+        pytest.param(
+            {"name": "hyperband", "min_resource": 2, "max_resource": 20, "reduction_factor": 3}, marks=pytest.mark.slow
+        ),
+    ],
+    ids=lambda p: p["name"],
+)
+def test_hopeless_trials_are_pruned(place: Place, pruner: dict[str, Any]) -> None:
+    """Some trials end before their last step, and the best does not."""
     declare(
         place, "cut", trials=8, params={"steps": 20, "seconds": 1.0}, parallel=2, seed=3,
-        pruner={"name": "median", "n_startup_trials": 2, "n_warmup_steps": 2},
+        pruner=pruner,
     )  # fmt: skip
     found = place.sweep("cut")
     assert found["pruned"] > 0

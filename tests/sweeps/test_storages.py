@@ -43,10 +43,17 @@ def test_sqlite_by_name(place: Place) -> None:
     assert "4 complete of 4" in place.lab("sweep", "show", "trial")
 
 
-def test_a_storage_that_is_not_there_is_told_without_its_password(place: Place) -> None:
-    """With its address; no trial begins."""
+def test_a_storage_that_is_not_there_is_told_without_its_password(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its address; no trial begins. The URL comes from the environment: in YAML a password is refused."""
     pytest.importorskip("psycopg")
-    out = place.lab("sweep", *WORDS, "--trials", "2", "--storage", "postgresql://me:hunter2@127.0.0.1:9/x", code=1)
+    url = "postgresql://me:hunter2@127.0.0.1:9/x"
+    refused = place.lab("sweep", *WORDS, "--trials", "2", "--storage", url, code=1)
+    assert "does not belong here" in refused
+    assert "hunter2" not in refused
+    monkeypatch.setenv("STUDIES", url)
+    out = place.lab("sweep", *WORDS, "--trials", "2", "--storage", "env:STUDIES", code=1)
     assert "postgresql://me@127.0.0.1:9/x cannot be opened" in out
     assert "hunter2" not in out
     assert not (place.state / "runs").exists()
