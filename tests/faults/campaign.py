@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.faults import hook
 from tests.faults.hook import Fault
@@ -60,7 +61,8 @@ class Campaign:
         whole = self.strike(0)
         assert whole.code == 0, whole
         lines = hook.read(str(self.log))
-        self.boundaries = max(x.get("n", 0) for x in lines)
+        self.lines = {x["n"]: x for x in lines if "n" in x}
+        self.boundaries = len(self.lines)
         self.report = Report(deed.name, self.boundaries)
         for line in lines:
             if "at" in line:
@@ -74,6 +76,10 @@ class Campaign:
     def every(self, stride: int = 1) -> Iterator[int]:
         """The boundaries; with a stride only some of them, the last always (the others are other runs' business)."""
         yield from range(self.boundaries, 0, -stride)
+
+    def line(self, at: int) -> dict[str, Any]:
+        """What the undisturbed deed does at a boundary."""
+        return self.lines[at]
 
     def strike(self, at: int, how: str = "kill", *, lasting: bool = False, only: str = "") -> Ran:
         """The deed from its start, with a fault at a boundary."""
@@ -151,7 +157,7 @@ class Campaign:
         gone = self.zygote.run("-C", str(self.lab.root), "destroy", "--all", "--yes")
         lost = [f"destroy failed: {gone.err} {gone.out}"] if gone.code else []
         lost += [f"orphaned: {p}" for p in world(self.lab.root)]
-        if left := self.lab("state", "list").out.strip():
+        if "Nothing is recorded" not in (left := self.lab("state", "list").out):
             lost.append(f"still recorded: {left}")
         return lost
 

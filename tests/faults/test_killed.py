@@ -44,3 +44,20 @@ def test_killed_and_then_destroyed(quick: Path, zygote: Zygote, name: str, strid
     for at in campaign.every(stride):
         campaign.kill(at, destroy=True)
     assert not campaign.report.lost, str(campaign.report)
+
+
+def test_what_was_begun_elsewhere_is_not_orphaned(quick: Path, zygote: Zygote) -> None:
+    """A file on its way to another path, killed there, and declared at a third path, at its first again, or no more:
+    nothing stays at the second; but what somebody else put there since does."""
+    for third in ("third", "a/b/c/deep", ""):
+        campaign = Campaign(quick / (third.replace("/", "_") or "none"), deeds()["change"], zygote)
+        names = [n for n in campaign.every() if (x := campaign.line(n))["at"] == "step" and n < 60]
+        for at in names[:3]:
+            campaign.strike(at)
+            lab, second = campaign.lab, campaign.lab.root / "out/elsewhere/deep"
+            (lab.root / "conf/file/deep.yaml").unlink()
+            if third:
+                lab.write("conf/file/deep.yaml", f"path: ROOT/out/{third}\ncontent: deep\nmode: '0600'\n")
+            assert lab("apply", "--yes").code == 0
+            assert not second.exists()
+            assert "No changes" in lab("plan").out
