@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import sqlite3
@@ -43,7 +44,7 @@ class Deed:
     name: str
     before: Mapping[str, str]
     after: Mapping[str, str]
-    verb: tuple[str, ...] = ("apply", "--yes")
+    verb: tuple[str, ...] = ("apply", "--yes", "--json-events")
 
 
 class Campaign:
@@ -94,10 +95,13 @@ class Campaign:
     def kill(self, at: int, how: str = "kill", *, destroy: bool = False) -> None:
         """Killed at a boundary: counted, and what was lost noted."""
         ran = self.strike(at, how)
+        if ran.code == 0 and at > max(x.get("n", 0) for x in hook.read(str(self.log))):
+            return  # threads took another turn, and there were fewer boundaries
         self.report.injected += 1
         where = self._where(at, how)
         lost = [] if ran.code == -9 else [f"it was not killed but exited with {ran.code}"]
-        self._note(where, [*lost, *(self.nothing_stays() if destroy else self.goes_on())])
+        lost += unsynced(hook.read(str(self.log)))
+        self._note(where, [*lost, *(self.nothing_stays() if destroy else self.goes_on(told_done(ran)))])
 
     def fail(self, at: int, how: str, *, lasting: bool = False) -> None:
         """An effect failed: it is told plainly, and the next apply completes."""
@@ -122,9 +126,14 @@ class Campaign:
 
     # --- what must hold ----------------------------------------------------------------------------------------
 
-    def goes_on(self) -> list[str]:
-        """What is wrong after the deed was stopped and then done again."""
-        lost = []
+    def goes_on(self, told: set[str] = frozenset()) -> list[str]:  # type: ignore[assignment]
+        """What is wrong after the deed was stopped and then done again. `told` are addresses reported as done."""
+        old = world(self.base)
+        lost = [
+            f"{p} is torn: {x}"
+            for p, x in world(self.lab.root).items()
+            if p.startswith("out/") and not p.endswith("lab-tmp") and x not in (old.get(p), self.world.get(p))
+        ]
         ledger = self.lab.root / "state/ledger.sqlite"
         if ledger.exists() and ledger.stat().st_size and (check := self.lab("state", "check")).code:
             lost.append(f"the ledger is not sound: {check.err}")
@@ -135,7 +144,7 @@ class Campaign:
         if again.code:
             lost.append(f"the next {self.deed.verb[0]} failed: {again.err[-600:]} {again.out[-300:]}")
         for line in hook.read(str(self.log)):
-            if line.get("perform") in finished:
+            if line.get("perform") in finished | told:
                 lost.append(f"finished work was repeated: {line['perform']}: {line['text']}")
             if (line.get("perform"), line.get("text")) in steps:
                 lost.append(f"a finished step was repeated: {line['perform']}: {line['text']}")
@@ -170,6 +179,32 @@ class Campaign:
         gone = {a for (a,) in _rows(self.base / "state/ledger.sqlite", "SELECT address FROM resource")} - now
         steps = _rows(ledger, "SELECT address, text FROM journal WHERE state = 'done'")
         return {a for (a,) in rows} | gone, {(a, t) for a, t in steps}
+
+
+def told_done(ran: Ran) -> set[str]:
+    """The addresses that the events of a stopped apply had called done."""
+    found = set()
+    for line in ran.err.splitlines():
+        with contextlib.suppress(ValueError):
+            event = json.loads(line)
+            if isinstance(event, dict) and event.get("event", event.get("kind")) == "done":
+                found.add(str(event["address"]))
+    return found
+
+
+def unsynced(lines: list[dict[str, Any]]) -> list[str]:
+    """Files of ours that took their name before their bytes were on disk: a power cut would leave them empty. Pure."""
+    wet: set[str] = set()
+    lost = []
+    for line in lines:
+        path, name = str(line.get("path", "")), line.get("at")
+        if name == "write":
+            wet.add(path)
+        elif name == "fsync":
+            wet.discard(path)
+        elif name in ("replace", "rename") and line.get("source") in wet and "/state/" not in path:
+            lost.append(f"{path} was renamed before it was synced")
+    return lost
 
 
 def _rows(path: Path, query: str) -> list[tuple[str, ...]]:

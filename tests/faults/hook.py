@@ -84,7 +84,9 @@ class Counter:
             return ""
         return text if text.startswith(self.fault.below) else ""
 
-    def boundary(self, name: str, path: Any, half: Callable[[], Any] | None = None, *, sql: bool = False) -> None:
+    def boundary(
+        self, name: str, path: Any, half: Callable[[], Any] | None = None, *, sql: bool = False, source: Any = ""
+    ) -> None:
         """The moment before an effect."""
         where = self.mine(path)
         fault = self.fault
@@ -93,7 +95,7 @@ class Counter:
         if not where or (fault.only and name != fault.only):
             return
         self.count += 1
-        self.say(n=self.count, at=name, path=where)
+        self.say(n=self.count, at=name, path=where, source=self.mine(source) if source else "")
         if not fault.at or self.count < fault.at or (self.count > fault.at and not fault.lasting):
             return
         if fault.how in ("kill", "tear"):
@@ -155,7 +157,7 @@ def install(fault: Fault) -> Callable[[], None]:
         old = getattr(os, name)
 
         def wrapped(*args: Any, **kw: Any) -> Any:
-            counter.boundary(name, args[which])
+            counter.boundary(name, args[which], source=args[0] if which else "")
             return old(*args, **kw)
 
         put(os, name, wrapped)

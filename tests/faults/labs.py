@@ -35,5 +35,5 @@ def deeds(source: Path | None = None) -> dict[str, Deed]:
     return {
         "create": Deed("create", {}, files(source)),
         "change": Deed("change", files(source), changed(source)),
-        "destroy": Deed("destroy", files(source), files(source), ("destroy", "--all", "--yes")),
+        "destroy": Deed("destroy", files(source), files(source), ("destroy", "--all", "--yes", "--json-events")),
     }
