@@ -292,7 +292,7 @@ def test_a_full_disk_loses_no_result(tmp_path: Path, until: Until) -> None:
         assert result is not None
         assert (result["state"], result["metrics"]["a"]) == ("finished", 1.0)
     finally:
-        subprocess.run(["umount", str(small)], capture_output=True)
+        subprocess.run(["umount", "-l", str(small)], capture_output=True)
 
 
 def _log(handle: Handle) -> bytes:
