@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import subprocess
 import sys
 from html import escape
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 COMMANDS = (
-    ("lab plan quantization.tiny_lm_q4.type=Q6_K",),
-    ("lab status",),
-    ("lab models compare tiny_lm",),
-    ('lab generate quantization.tiny_lm.Q4_K_M "The for statement is used to" --max-tokens 24 --seed 1',),
-    ("lab verify",),
-    ("lab plan",),
+    "lab plan quantization.tiny_lm_q4.type=Q6_K",
+    "lab status",
+    "lab models compare tiny_lm",
+    'lab generate quantization.tiny_lm.Q4_K_M "The for statement is used to" --max-tokens 24 --seed 1',
+    "lab verify",
+    "lab plan",
 )
 
 
@@ -35,7 +34,7 @@ def said(command: str) -> str:
 def recording() -> str:
     """A terminal in which the commands are typed one after the other."""
     lines: list[tuple[str, str]] = []
-    for (command,) in COMMANDS:
+    for command in COMMANDS:
         lines.append(("#7ee787", f"$ {command}"))
         lines += [("#e6edf3", text) for text in said(command).splitlines()]
         lines.append(("", ""))
@@ -63,8 +62,8 @@ def recording() -> str:
 def kl_chart() -> str:
     """KL divergence from the original over bits per weight, a point a level, log scale."""
     table = json.loads(said("lab models compare tiny_lm --json"))
-    rows = [r for r in table["rows"] if r.get("kl") and r["kl"] > 0]
-    wide, high, left, top = 640, 380, 70, 30
+    rows = list({(r["format"], r["level"]): r for r in table["rows"] if r["kl"] > 1e-6}.values())
+    wide, high, left, top = 700, 400, 70, 50
     bits = [r["bits_per_weight"] for r in rows]
     low, top_kl = (f(math.log10(r["kl"]) for r in rows) for f in (min, max))
     out = [
@@ -73,23 +72,23 @@ def kl_chart() -> str:
     out.append(f'<rect width="{wide}" height="{high}" fill="#ffffff"/>')
 
     def at(row: dict[str, float]) -> tuple[float, float]:
-        x = left + (wide - left - 40) * (row["bits_per_weight"] - min(bits)) / max(max(bits) - min(bits), 1e-9)
-        y = top + (high - top - 60) * (top_kl - math.log10(row["kl"])) / max(top_kl - low, 1e-9)
+        x = left + 15 + (wide - left - 120) * (row["bits_per_weight"] - min(bits)) / max(max(bits) - min(bits), 1e-9)
+        y = top + 10 + (high - top - 70) * (top_kl - math.log10(row["kl"])) / max(top_kl - low, 1e-9)
         return x, y
 
     for row in rows:
         x, y = at(row)
-        colour = "#2b6cb0" if "mlx" in str(row["name"]) else "#c05621"
-        label = re.sub(r"^.*\.", "", str(row["name"]))
+        colour = "#2b6cb0" if row["format"] == "mlx" else "#c05621"
+        label = str(row["level"])
         out.append(f'<circle cx="{x:.0f}" cy="{y:.0f}" r="5" fill="{colour}"/>')
         out.append(f'<text x="{x + 8:.0f}" y="{y - 6:.0f}">{escape(label)}</text>')
     for e in range(math.floor(low), math.ceil(top_kl) + 1):
-        y = top + (high - top - 60) * (top_kl - e) / max(top_kl - low, 1e-9)
+        y = top + 10 + (high - top - 70) * (top_kl - e) / max(top_kl - low, 1e-9)
         if top - 5 <= y <= high - 40:
             out.append(f'<line x1="{left - 8}" x2="{wide - 30}" y1="{y:.0f}" y2="{y:.0f}" stroke="#e2e8f0"/>')
             out.append(f'<text x="{left - 14}" y="{y + 4:.0f}" text-anchor="end">1e{e}</text>')
     out.append(f'<text x="{wide / 2}" y="{high - 12}" text-anchor="middle">bits per weight</text>')
-    out.append(f'<text x="{left}" y="18">KL divergence from the original (GGUF orange, MLX blue)</text>')
+    out.append(f'<text x="{left}" y="20" font-size="14">KL divergence from the original (GGUF orange, MLX blue)</text>')
     return "\n".join([*out, "</svg>"])
 
 

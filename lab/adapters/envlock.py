@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +84,12 @@ def lock(step: LockEnv, stage: Stage) -> Facts:
     virtual = _virtual(spec, platforms, step.osx)
     old = summary(step.name, stage)
     tried = old or _of_template(str(spec.get("template", "")))
-    for platform in platforms:
-        if platform not in uv.TARGETS:
-            raise problem(f"{platform} is no platform that can be locked", do=f"use {', '.join(uv.TARGETS)}")
     writer = conda.Child("write")
     try:
-        packages = _solve(step, spec, here, virtual, tried, stage)
+        try:
+            packages = _solve(step, spec, here, virtual, tried, stage)
+        except Problems as e:
+            raise placed(e, step.name, stage) from e
         stage.check()
         for part in packages.values():
             for p in part["conda"]:
@@ -166,15 +165,10 @@ def _solve(
         with contextlib.ExitStack() as stack:
             if previous.exists():
                 request["lockfile"] = str(stack.enter_context(expanded(previous, stage)))
-            try:
-                ask = (
-                    external.solve
-                    if spec.get("solver") == "external"
-                    else partial(conda.ask, "solve", check=stage.check)
-                )
-                solved = ask(request)
-            except Problems as e:
-                raise placed(e, step.name, stage) from e
+            if spec.get("solver") == "external":
+                solved = external.solve(request)
+            else:
+                solved = conda.ask("solve", request, stage.check)
         for p, records in solved.items():
             out[p]["conda"] = records
     for p in spec["platforms"]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,36 @@ def open_(db: Path) -> Any:
         raise problem("MLflow is not installed", do="install it: pip install 'llm-lab[track]'") from e
     address = mlflow_local.uri(db)
     return MlflowClient(address, registry_uri=address)
+
+
+def versions(db: Path, name: str = "") -> list[dict[str, Any]]:
+    """Every registered version, newest first: name, version, aliases, run, metrics, bytes, sha256. Reads.
+
+    Read from the store's tables: listing needs no MLflow.
+    """
+    if not db.exists():
+        return []
+    with contextlib.closing(sqlite3.connect(f"file:{db.absolute()}?mode=ro", uri=True, timeout=5)) as con:
+        rows = con.execute(
+            "SELECT name, version, source, creation_time FROM model_versions"
+            " WHERE current_stage != 'Deleted_Internal' ORDER BY name, version DESC"
+        ).fetchall()
+        out = []
+        for model, version, source, made in rows:
+            if name and model != name:
+                continue
+            key = (model, version)
+            tags = dict(con.execute("SELECT key, value FROM model_version_tags WHERE name = ? AND version = ?", key))
+            names = con.execute("SELECT alias FROM registered_model_aliases WHERE name = ? AND version = ?", key)
+            metrics = {k.removeprefix("metric."): float(v) for k, v in tags.items() if k.startswith("metric.")}
+            given = {k: v for k, v in tags.items() if k.startswith(("datasets.", "models."))}
+            out.append({
+                "name": model, "version": version, "aliases": sorted(a for (a,) in names),
+                "run": tags.get("lab.run", ""),
+                "metrics": metrics, "bytes": int(tags.get("bytes", 0)), "sha256": tags.get("sha256", ""),
+                "made_from": given, "source": source, "at": (made or 0) / 1000,
+            })  # fmt: skip
+        return out
 
 
 def _version(client: Any, name: str, folder: RunFolder, made: dict[str, Any]) -> str:

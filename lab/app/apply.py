@@ -12,6 +12,7 @@ from typing import Any
 from lab import adapters
 from lab.adapters import git
 from lab.adapters.secrets import resolve
+from lab.app.begun import leftovers
 from lab.app.lab import Lab
 from lab.app.plan import new_record
 from lab.app.plan import plan as make_plan
@@ -84,6 +85,7 @@ def apply(
             _policy(lab)
             _leave_to_others(lab, ledger)
             if not found.todo:
+                ledger.stamp()  # an apply killed after its last record had not come to it
                 return Applied(found, found.header.generation, {})
             if not approve(found):
                 return None
@@ -152,7 +154,8 @@ def _deed(lab: Lab, change: Change, generation: int, contents: Mapping[Address, 
             if change.unknown:
                 raise problem(f"{change.address} cannot be observed, so it is left alone", why=change.unknown)
             declaration = lab.revive(before)
-            return tuple(declaration.steps(change, lab.declared.context_for(change.address, declaration)))
+            context = lab.declared.context_for(change.address, declaration)
+            return (*declaration.steps(change, context), *leftovers(lab, change, before, declaration))
 
         def gone() -> Facts | None:
             declaration = lab.revive(before)
@@ -174,7 +177,10 @@ def _deed(lab: Lab, change: Change, generation: int, contents: Mapping[Address, 
 
     return Deed(
         change,
-        lambda: tuple(want.declaration.steps(change, context)),
+        lambda: (
+            *(() if change.action in (Action.ADOPT, Action.MOVE) else want.declaration.steps(change, context)),
+            *leftovers(lab, change, before, want.declaration),
+        ),
         lambda: want.declaration.observe(world, context),
         record,
         tuple(Address(a) for a in want.inputs["requires"]),

@@ -216,6 +216,8 @@ class Lab:
                 )
             except Unknown as e:
                 return Observation(unknown=str(e))
+            except Problems as e:
+                return Observation(unknown=e.problems[0].summary)
             except OSError as e:
                 return Observation(unknown=f"{e.filename}: {e.strerror}" if e.filename else str(e))
 

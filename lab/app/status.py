@@ -12,7 +12,7 @@ from lab.app.plan import plan
 from lab.core.address import Address
 from lab.core.change import Action, Change
 from lab.core.facts import ABSENT, Difference, Facts, differences
-from lab.core.problem import Unknown, did_you_mean, problem
+from lab.core.problem import Problems, Unknown, did_you_mean, problem
 from lab.core.world import Depth
 from lab.ledger import generations
 from lab.plan.text import word
@@ -124,6 +124,9 @@ def drift(lab: Lab, only: Sequence[str] = (), depth: Depth = Depth.FILES) -> Che
             facts = declaration.observe(world, lab.declared.context_for(address, declaration))
         except Unknown as e:
             unknown[address] = str(e)
+            continue
+        except Problems as e:
+            unknown[address] = e.problems[0].summary
             continue
         except OSError as e:
             unknown[address] = e.strerror or str(e)

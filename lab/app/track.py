@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lab.adapters import mlflow_local, mlflow_server, spool
+from lab.adapters import mlflow_local, mlflow_server, registry, spool
 from lab.app.lab import Lab
 from lab.app.runs import sync
 from lab.runs.run import runs
 
-__all__ = ["Tracking", "serve", "stop", "sync", "track"]
+__all__ = ["Tracking", "models", "serve", "stop", "sync", "track"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ def track(lab: Lab) -> Tracking:
         len(every),
         tuple(r.id for r in every if spool.pending(r)),
     )
+
+
+def models(lab: Lab, name: str = "") -> list[dict[str, Any]]:
+    """The registered versions of models that runs made, newest first; of one name or of all."""
+    return registry.versions(mlflow_local.database(lab.state), name)
 
 
 def serve(lab: Lab, host: str = "127.0.0.1", port: int = 5000) -> str:

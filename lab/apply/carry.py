@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -89,7 +90,7 @@ class Carrier:
 
     def steps(self, address: Address) -> Sequence[Step] | Result:
         deed = self.deeds[address]
-        if deed.change.release or deed.change.action in (Action.ADOPT, Action.MOVE):
+        if deed.change.release:
             return ()
         try:
             if address not in self._made:
@@ -229,7 +230,7 @@ class Carrier:
             if deed.change.action in (Action.ADOPT, Action.MOVE) or deed.change.release:
                 continue
             if deed.before is not None:
-                pending.append(replace(deed.before, address=address, pending=True))
+                pending.append(replace(_begun(deed), address=address, pending=True))
             elif deed.change.action is not Action.DESTROY:
                 pending.append(replace(deed.record({}, ""), pending=True))
         if pending:
@@ -344,6 +345,20 @@ class Carrier:
         except OSError:
             pass
         return path
+
+
+def _begun(deed: Deed) -> Record:
+    """The record from before; where the change declares something else, that is kept too: it may be left half-made."""
+    before = deed.before
+    assert before is not None
+    if deed.change.action is Action.DESTROY:
+        return before
+    block = deed.record({}, "").declaration
+    begun = before.inputs.get("begun", [])
+    if block == before.declaration or block in begun:
+        return before
+    inputs = {**before.inputs, "begun": [*begun, block]}
+    return replace(before, inputs_json=json.dumps(inputs, sort_keys=True, ensure_ascii=False))
 
 
 def _said(outcome: Facts) -> str:

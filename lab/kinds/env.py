@@ -10,11 +10,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from lab.core.address import Address
 from lab.core.change import Action, Change
-from lab.core.envspec import LOCKED, PLATFORMS, combine, inputs_digest, moves, package
+from lab.core.envspec import KNOWN_PLATFORMS, LOCKED, PLATFORMS, combine, inputs_digest, moves, package
 from lab.core.facts import Facts
 from lab.core.forecast import Estimate, Forecast
 from lab.core.frameworks import issues
 from lab.core.kind import Context, Declaration, RefTo
+from lab.core.problem import did_you_mean
 from lab.core.secret import Secret
 from lab.core.step import Remove, Step
 from lab.core.steps_envs import InstallEnv, LockEnv, RemoveEnv
@@ -85,6 +86,17 @@ class Env(Declaration):
     def _quoted(cls, value: Any) -> Any:
         if isinstance(value, float | int) and not isinstance(value, bool):
             raise ValueError(f'write the version in quotes: python: "{value}" (unquoted, 3.10 would be read as 3.1)')
+        return value
+
+    @field_validator("platforms")
+    @classmethod
+    def _lockable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for platform in value:
+            if platform not in KNOWN_PLATFORMS:
+                hint = did_you_mean(platform, KNOWN_PLATFORMS)
+                raise ValueError(f"{platform} cannot be locked{hint}; use {', '.join(KNOWN_PLATFORMS)}")
+        if not value:
+            raise ValueError("name at least one platform")
         return value
 
     @field_validator("conda", "pip")

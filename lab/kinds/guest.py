@@ -269,6 +269,7 @@ class Guest(Declaration):
                 ],
                 "revoked": _revoked(name, {p: r for p, r in before.items() if p not in grants}, context.store),
                 "deny": self.closed(context),
+                "folder": context.store,
                 "deny_store": context.store if grants else "",
                 "last_uid": f"{context.state}/guests/last_uid",
                 "hide": self.hide_processes,

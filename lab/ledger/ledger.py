@@ -48,6 +48,11 @@ class Ledger:
             if not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists():
                 uri += "&immutable=1"
             db = sqlite3.connect(uri, uri=True, timeout=30, check_same_thread=False)
+            if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+                # The first apply was killed before its tables were there: nothing was ever recorded.
+                db.close()
+                _refuse_lost(path, lab_id, 0, 0, stamps, empty=True)
+                return cls(path, None, stamps)
             ledger = cls(path, db, stamps)
             ledger._sound(lab_id)
             return ledger
@@ -69,8 +74,7 @@ class Ledger:
             if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
                 if not fresh:
                     _refuse_lost(path, lab_id, 0, 0, stamps, empty=True)
-                schema.create(db)
-                db.execute("INSERT INTO meta VALUES ('lab', ?), ('serial', '0')", (lab_id,))
+                schema.create(db, lab_id)
             ledger = cls(path, db, stamps)
             ledger._sound(lab_id)
             schema.migrate(db)

@@ -37,9 +37,11 @@ MIGRATIONS: dict[int, str] = {}
 """Version → the SQL that makes the next version of it."""
 
 
-def create(connection: sqlite3.Connection) -> None:
-    """The tables of the current version are there."""
-    connection.executescript(f"BEGIN;{TABLES}PRAGMA user_version = {VERSION};COMMIT;")
+def create(connection: sqlite3.Connection, lab_id: str) -> None:
+    """The tables of the current version are there, and say whose they are: all in one transaction."""
+    name = "'" + lab_id.replace("'", "''") + "'"
+    meta = f"INSERT INTO meta VALUES ('lab', {name}), ('serial', '0');"
+    connection.executescript(f"BEGIN;{TABLES}{meta}PRAGMA user_version = {VERSION};COMMIT;")
 
 
 def migrate(connection: sqlite3.Connection) -> None:

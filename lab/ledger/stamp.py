@@ -28,7 +28,10 @@ def read_stamp(path: Path) -> Stamp | None:
 
 def write_stamp(path: Path, stamp: Stamp) -> None:
     """The stamp is in place, whole. A place that cannot be written (a volume that is away) is left alone."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    if read_stamp(path) == stamp:
+        return
+    # Always the same name (one writer at a time holds the lock): what a kill left is written over, not left behind.
+    temporary = path.with_name(f"{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(asdict(stamp)))

@@ -221,7 +221,8 @@ def interrupted(folder: RunFolder) -> dict[str, Any]:
     seen = max((p.stat().st_mtime for p in folder.path.glob("*.jsonl")), default=began)
     result |= {"started": began, "ended": seen, "seconds": max(0.0, seen - began)}
     result["attempts"] = process.get("attempt", 0)
-    folder.write("result.json", result)
+    with contextlib.suppress(OSError):
+        folder.write("result.json", result)
     return result
 
 

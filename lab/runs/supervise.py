@@ -25,6 +25,8 @@ from typing import IO, Any
 from lab.runs.folder import RunFolder, put, who
 from lab.runs.outcome import judged
 
+PATIENCE = 24 * 3600.0
+"""Seconds a finished run waits for room on its disk to say how it ended."""
 GRACE = 5.0
 """Seconds between asking a run to stop and making it stop."""
 
@@ -80,7 +82,7 @@ class Supervisor:
                 break
         result |= {"attempts": attempt, "started": self.began, "ended": time.time()}
         result["seconds"] = result["ended"] - self.began
-        self.folder.write("result.json", result)
+        self._settle(result)
         self._afterwards()
         fcntl.flock(self.lease, fcntl.LOCK_UN)
         if tracker is not None:
@@ -98,7 +100,8 @@ class Supervisor:
         if before:
             return {"state": before, "reason": self.reason}
         me: dict[str, Any] = {"supervisor": who(os.getpid()), "attempt": attempt, "started": began}
-        folder.write("process.json", me)
+        with contextlib.suppress(OSError):
+            folder.write("process.json", me)
         with open(folder / "output.log", "ab", buffering=0) as log:
             try:
                 self.child = subprocess.Popen(
@@ -115,7 +118,8 @@ class Supervisor:
                 return {"state": "failed", "reason": f"{spec['argv'][0]} could not be started: {e.strerror}"}
             if self.why:
                 self._signal(signal.SIGTERM)
-            folder.write("process.json", {**me, "child": who(self.child.pid)})
+            with contextlib.suppress(OSError):
+                folder.write("process.json", {**me, "child": who(self.child.pid)})
             if tracker is not None and attempt == 1:
                 tracker.start()
             watch = threading.Thread(target=self._watch, args=(began, self.child.pid), daemon=True)
@@ -148,6 +152,17 @@ class Supervisor:
             env["LAB_RESUME"] = "1"
         return env
 
+    def _settle(self, result: dict[str, Any]) -> None:
+        """The result is in place; where the disk is full it is tried again until there is room."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self.folder.write("result.json", result)
+            except OSError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.5)
+
     def _afterwards(self) -> None:
         """What the experiment asks for after a run; what goes wrong there is noted, the result stands."""
         wrong = []
@@ -159,7 +174,8 @@ class Supervisor:
                 wrong.append(str(e) or type(e).__name__)
                 self._log(f"lab: {name}: {type(e).__name__}: {e}\n")
         if self.spec.get("after"):
-            self.folder.write("after.json", {"wrong": wrong})
+            with contextlib.suppress(OSError):
+                self.folder.write("after.json", {"wrong": wrong})
 
     # --- ending it ----------------------------------------------------------------------------------------------
 

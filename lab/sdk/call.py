@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
@@ -44,14 +45,18 @@ def main() -> None:
         traceback.print_exc()
         last = traceback.format_exception_only(e)[-1].strip()
         code, said = 1, {"state": "out of memory" if isinstance(e, MemoryError) else "failed", "reason": last}
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # The log's disk is full: what was printed is lost, how the run ended is not.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until this process ends, a moment from now
     try:
         temporary = folder / ".exit.json.lab-tmp"
         temporary.write_text(json.dumps(said))
         os.replace(temporary, folder / "exit.json")
     except OSError as e:
-        print(f"lab: how the run ended could not be written ({e})", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print(f"lab: how the run ended could not be written ({e})", file=sys.stderr)
     sys.exit(code)
 
 

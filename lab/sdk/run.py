@@ -80,7 +80,8 @@ class Run:
         except OSError as e:
             self.lost += 1
             if self.lost == 1:
-                print(f"lab: a point could not be written ({e}); the run goes on", file=sys.stderr)
+                with contextlib.suppress(OSError):
+                    print(f"lab: a point could not be written ({e}); the run goes on", file=sys.stderr)
 
     def finish(self, state: str = "finished", reason: str = "") -> None:
         """The run is over; saying it twice is saying it once."""

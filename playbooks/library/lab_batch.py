@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: lab_batch
 short_description: Bring many items to their declared states in one call
 description:
-  - Each item is a list of operations performed in order. An operation is idempotent and says whether it changed anything.
+  - Each item is a list of operations performed in order. An operation is idempotent and says what it changed.
   - An item that fails stops there; the other items go on. The result holds one entry per item.
 options:
   items:
@@ -41,9 +41,9 @@ results:
   sample: [{id: file.a, changed: true, done: ["wrote /etc/a"]}]
 """
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.lab_host.ops import perform
-from ansible.module_utils.lab_host.machine import Failed, Machine
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.lab_host.machine import Failed, Machine  # noqa: E402
+from ansible.module_utils.lab_host.ops import perform  # noqa: E402
 
 
 def main():

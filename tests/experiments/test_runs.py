@@ -267,6 +267,34 @@ def test_an_inline_run_leaves_the_same_records(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a" / "result.json").read_text()) == good
 
 
+@pytest.mark.skipif(sys.platform != "linux" or os.getuid() != 0, reason="needs to mount a small disk")
+def test_a_full_disk_loses_no_result(tmp_path: Path, until: Until) -> None:
+    """The disk fills while it runs: the program goes on, and its end is told once there is room again."""
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(small)], capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        (tmp_path / "fill.py").write_text(
+            "import pathlib, lab.sdk as lab\ndef main(out: str):\n    lab.log({'a': 1})\n"
+            "    try:\n        pathlib.Path(out).write_bytes(b'x' * 10**6)\n    except OSError:\n        pass\n"
+            "    for s in range(50): lab.log({'b': s})\n"
+        )
+        spec = RunSpec(
+            small / "r", "r", call="fill:main", params={"out": str(small / "big")}, cwd="/", path=(str(tmp_path),)
+        )
+        handle = launch(spec)
+        until(lambda: (handle.folder / "lease").exists() and (small / "big").exists())
+        assert handle.wait(1.5) is None
+        assert handle.folder.state() == "running"
+        (small / "big").unlink()
+        result = handle.wait(10)
+        assert result is not None
+        assert (result["state"], result["metrics"]["a"]) == ("finished", 1.0)
+    finally:
+        subprocess.run(["umount", "-l", str(small)], capture_output=True)
+
+
 def _log(handle: Handle) -> bytes:
     try:
         return (handle.folder / "output.log").read_bytes()

@@ -58,3 +58,17 @@ def test_removal_leaves_the_machine_as_it_was(report: dict[str, Any]) -> None:
     assert not any(found["removing again changes nothing"])
     assert [mode for _, mode in found["archives"]] == ["0o600"] * 5
     assert found["a uid is never given twice"]
+
+
+def test_through_lab_itself_one_or_many_are_one_ansible_run_and_then_there_is_nothing_to_do(tmp_path: Path) -> None:
+    if why := sandbox.possible():
+        pytest.skip(why)
+    found = sandbox.inside(Path(__file__).with_name("inside_apply.py"), tmp_path, "6", "2")
+    assert found["applied one"].endswith("[0]"), found["applied one"]
+    assert found["nothing to do"]
+    assert found["drift is seen"]
+    assert found["repaired"]
+    assert found["applied many"].endswith("[0]"), found["applied many"]
+    assert found["nothing to do for many"]
+    assert found["removed said"].endswith("[0]"), found["removed said"]
+    assert found["left"] == [False, False]

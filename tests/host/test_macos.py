@@ -55,3 +55,48 @@ def test_access_lists_are_denied_and_granted_in_macos_words(tmp_path: Path) -> N
     assert opened.startswith("chmod -R +a user:ann allow list,search,")
     assert "write" not in opened
     assert passed == f"chmod +a user:ann allow search {tmp_path}"
+
+
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_every_operation_a_role_asks_for_exists_and_takes_its_arguments(system: str, state: str) -> None:
+    import inspect
+    import json
+
+    import jinja2
+    import yaml
+
+    from lab.core.address import Address
+    from lab.core.change import Action, Change
+    from lab.core.step import Play
+    from lab.kinds.guest import Guest
+    from tests.host.support import Context
+
+    ops: Any = importlib.import_module("lab_host.ops")
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl ann"
+    action = Action.CREATE if state == "present" else Action.DESTROY
+    made = Context("guest.ann", "/lab", "/lab/state", "/srv/store", home="/home/owner")
+    guest = Guest(keys=[key], message="it's {{ odd }}: - yes", hide_processes=True)
+    (play,) = guest.steps(Change(Address("guest.ann"), action), made)
+    assert isinstance(play, Play)
+    folder = Path(__file__).parents[2] / "playbooks/roles/guest/templates"
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder), trim_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["to_json"] = json.dumps
+    text = environment.get_template(f"{system}.yml.j2").render(
+        guest_items=[{"id": "guest.ann", **play.args}], guest_group="lab-guests", guest_folder="/etc/lab/guests"
+    )
+    ((item),) = yaml.safe_load(text)
+    todo = [*item["ops"]]
+    assert len(todo) > 5
+    for op in todo:
+        if op["op"] == "last":
+            todo += op["ops"]
+            continue
+        words = {k: v for k, v in op.items() if k != "op"}
+        if op["op"] in ("group", "account", "retire"):
+            function = getattr(importlib.import_module(f"lab_host.{system}"), op["op"])
+        else:
+            function = ops.OPS[op["op"]]
+        inspect.signature(function).bind(None, **words)

@@ -39,7 +39,7 @@ def members(machine, group, names=(), state="present"):
         try:
             pwd.getpwnam(name)
         except KeyError:
-            raise Failed("there is no account {}".format(name), "name accounts that exist in `users`") from None
+            raise Failed(f"there is no account {name}", "name accounts that exist in `users`") from None
     if is_ is None:
         machine.run(*(["dseditgroup", "-o", "create", group] if darwin else ["groupadd", "--system", group]))
     if is_ is None or is_ != set(names):
@@ -53,7 +53,7 @@ def members(machine, group, names=(), state="present"):
 
 
 def sshd(machine, rules, keys, group, names, user, expect, minutes, confirmed, old=()):
-    """sshd goes by these rules, keys and members: checked, tried by a real login, and put back unless confirmed in time.
+    """sshd goes by these rules, keys and members: checked, tried by a real login, and put back unless confirmed.
 
     Any of the three can lock the owner out, so they change together and return together. `names` None leaves the group.
     """
@@ -69,18 +69,18 @@ def sshd(machine, rules, keys, group, names, user, expect, minutes, confirmed, o
         return
     if machine.check:
         for each in changed:
-            machine.note("changed {}".format(each))
+            machine.note(f"changed {each}")
         return
     try:
         if names is not None:
             members(machine, group, names)
         for path in changed:
             if path in wanted:
-                machine.note("changed {}".format(path))
+                machine.note(f"changed {path}")
                 put(path, wanted[path])
         refused = files.sshd(machine)
         if refused:
-            raise Failed("sshd refuses these rules: {}".format(refused), "mend the declaration; sshd is as it was")
+            raise Failed(f"sshd refuses these rules: {refused}", "mend the declaration; sshd is as it was")
         in_force(machine, expect)
         trial(user)
     except BaseException:
@@ -151,14 +151,14 @@ def trial(user):
             files.place(keys, (held + "restrict " + f.read()).encode(), "0644")
         daemon = subprocess.Popen(
             [SSHD, "-D", "-e", "-p", str(port), "-o", "ListenAddress=127.0.0.1:" + str(port), "-o", "PidFile=none"],
-            stderr=open(folder + "/log", "wb"), stdin=subprocess.DEVNULL,
+            stderr=open(folder + "/log", "wb"), stdin=subprocess.DEVNULL,  # noqa: SIM115
         )  # fmt: skip
         said = login(user, port, folder)
         if said:
             with open(folder + "/log", encoding="utf-8", errors="replace") as f:
                 log = [x.strip() for x in f if user in x or "refused" in x.lower() or "not allowed" in x]
             raise Failed(
-                "{} could not log in under the new rules: {}".format(user, (log or [said])[-1]),
+                f"{user} could not log in under the new rules: {(log or [said])[-1]}",
                 "mend the declaration; sshd is as it was",
             )
     finally:
@@ -186,7 +186,7 @@ def login(user, port, folder):
          "-o", "ConnectTimeout=10", user + "@127.0.0.1", "true"],
         capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False,
     )  # fmt: skip
-    return "" if done.returncode == 0 else done.stderr.strip() or "status {}".format(done.returncode)
+    return "" if done.returncode == 0 else done.stderr.strip() or f"status {done.returncode}"
 
 
 def run(*argv):
@@ -220,10 +220,10 @@ def arm(before, group, were, minutes, confirmed, machine):
         back = []
         for n, (path, text) in enumerate(sorted(before.items())):
             if text is None:
-                back.append("  rm -f {}".format(quote(path)))
+                back.append(f"  rm -f {quote(path)}")
             else:
-                files.place("{}/{}".format(folder, n), text.encode(), "0644")
-                back.append("  cp -p {}/{} {}".format(folder, n, quote(path)))
+                files.place(f"{folder}/{n}", text.encode(), "0644")
+                back.append(f"  cp -p {folder}/{n} {quote(path)}")
         if group and platform.system() != "Darwin":
             back.append(
                 "  gpasswd --members {} {}".format(quote(",".join(were)), group)
@@ -235,8 +235,8 @@ def arm(before, group, were, minutes, confirmed, machine):
     text = {"word": word, "at": time.time(), "until": time.time() + minutes * 60, "confirmed": confirmed}
     files.place(token, json.dumps(text).encode(), "0644")
     body = REVERT.format(
-        seconds=int(minutes * 60), token=token, before=folder, back=content(folder + "/back"), confirmed=quote(confirmed),
-        word=word,
+        seconds=int(minutes * 60), token=token, before=folder, back=content(folder + "/back"),
+        confirmed=quote(confirmed), word=word,
     )  # fmt: skip
     files.place(script, body.encode(), "0700")
     if services.systemd():
@@ -256,7 +256,7 @@ def quote(path):
 
 def tailscale(machine, flags, wanted, auth_file=""):
     """The machine is in the tailnet under these preferences."""
-    status, out, err = machine.ask("tailscale", "debug", "prefs")
+    status, out, _err = machine.ask("tailscale", "debug", "prefs")
     if status == 127:
         raise Failed("tailscale is not installed", "install it from tailscale.com, or leave `tailscale:` out")
     if status == 0 and preferences(json.loads(out)) == {**preferences(json.loads(out)), **wanted}:

@@ -15,13 +15,13 @@ ALL = READ + ",write,append,delete,add_file,add_subdirectory,delete_child,writea
 def acl(machine, path, who, permissions="", recursive=False, state="present", store=""):
     """`who` (`u:NAME` or `g:NAME`) has exactly `permissions` (`rX`, `x`, or empty for none) on `path`.
 
-    With `recursive`, on all below it and, for folders, on what will be made there; and, within `store`, on the files that
-    links below it point to, with a way to each.
+    With `recursive`, on all below it and, for folders, on what will be made there; and, within `store`, on the files
+    that links below it point to, with a way to each.
     """
     if not os.path.lexists(path):
         if state == "absent":
             return
-        raise Failed("{} is not there".format(path), "apply what makes it first")
+        raise Failed(f"{path} is not there", "apply what makes it first")
     if platform.system() == "Darwin":
         darwin(machine, path, who, permissions, recursive, state)
     else:
@@ -63,7 +63,7 @@ def linux(machine, path, who, permissions, recursive, state):
     argv = ["setfacl", *deep, *change]
     spec = entry if state == "present" else who
     if recursive and os.path.isdir(path):
-        argv = ["setfacl", *deep, "-m" if state == "present" else "-x", "{0},d:{0}".format(spec)]
+        argv = ["setfacl", *deep, "-m" if state == "present" else "-x", f"{spec},d:{spec}"]
     if state == "present" and sound(before, who, permissions, recursive):
         return
     machine.run(*argv, path, do="is the `acl` package installed, and the volume mounted with ACLs?")
@@ -82,7 +82,7 @@ def listing(machine, path, recursive):
 def who_line(text, who):
     kind, _, name = who.partition(":")
     word = {"u": "user", "g": "group"}[kind]
-    return [x for x in text.splitlines() if "{}:{}:".format(word, name) in x]
+    return [x for x in text.splitlines() if f"{word}:{name}:" in x]
 
 
 def sound(blocks, who, permissions, recursive):
@@ -109,7 +109,7 @@ def agrees(has, wanted):
 
 def tidy(machine, path, recursive):
     """An ACL that says no more than the mode goes, so that the file is as it was."""
-    for root, folders, names in os.walk(path) if recursive else [(os.path.dirname(path), [], [os.path.basename(path)])]:
+    for root, _, names in os.walk(path) if recursive else [(os.path.dirname(path), [], [os.path.basename(path)])]:
         here = [root] if recursive else []
         for each in [*here, *(os.path.join(root, n) for n in names)]:
             if os.path.islink(each):
@@ -125,10 +125,10 @@ def darwin(machine, path, who, permissions, recursive, state):
     kind, _, name = who.partition(":")
     person = "{}:{}".format({"u": "user", "g": "group"}[kind], name)
     rights = {"": "deny " + ALL, "x": "allow search", "rX": "allow " + READ}[permissions]
-    rule = "{} {}".format(person, rights)
+    rule = f"{person} {rights}"
     deep = ["-R"] if recursive else []
     _status, out, _err = machine.ask("ls", "-led", path)
-    there = "{} {}".format(person, rights.split()[0]) in out
+    there = f"{person} {rights.split()[0]}" in out
     if state == "present" and not there:
         machine.run("chmod", *deep, "+a", rule, path)
     elif state == "absent" and there:

@@ -53,8 +53,8 @@ def account(machine, name, shell, groups=(), home=None, comment="", expires="", 
         members = ()
     else:
         machine.facts["uid"] = is_.pw_uid
-        if is_.pw_uid < 1000 and not 20000 <= is_.pw_uid:
-            raise Failed("{} is not an account that Lab made".format(name), "declare another name")
+        if is_.pw_uid < 1000 and not is_.pw_uid >= 20000:
+            raise Failed(f"{name} is not an account that Lab made", "declare another name")
         if is_.pw_shell != shell:
             machine.run("dscl", ".", "-create", "/Users/" + name, "UserShell", shell)
         members = {g.gr_name for g in grp.getgrall() if name in g.gr_mem}

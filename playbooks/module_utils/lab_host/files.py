@@ -21,12 +21,29 @@ def file(machine, path, state="file", content="", mode="0644", owner="root", gro
         return
     if state == "directory":
         if not os.path.isdir(path):
-            machine.note("made {}".format(path))
+            machine.note(f"made {path}")
             if not machine.check:
                 os.makedirs(path, int(mode, 8))
     else:
         write(machine, path, content.encode(), mode, validate)
     attributes(machine, path, mode, owner, group)
+
+
+def folder(machine, path):
+    """A folder is there; a new one belongs to whom the folder above it belongs to."""
+    if os.path.isdir(path):
+        return
+    machine.note(f"made {path}")
+    if machine.check:
+        return
+    above = os.path.dirname(path)
+    while not os.path.isdir(above):
+        above = os.path.dirname(above)
+    owner = os.stat(above)
+    os.makedirs(path, 0o755)
+    while path != above:
+        os.chown(path, owner.st_uid, owner.st_gid)
+        path = os.path.dirname(path)
 
 
 def absent(machine, path, tree=False):
@@ -35,15 +52,15 @@ def absent(machine, path, tree=False):
         return
     if os.path.isdir(path) and not os.path.islink(path):
         if tree:
-            machine.note("removed {} and all in it".format(path))
+            machine.note(f"removed {path} and all in it")
             if not machine.check:
                 shutil.rmtree(path)
         elif not os.listdir(path):
-            machine.note("removed {}".format(path))
+            machine.note(f"removed {path}")
             if not machine.check:
                 os.rmdir(path)
         return
-    machine.note("removed {}".format(path))
+    machine.note(f"removed {path}")
     if not machine.check:
         os.unlink(path)
 
@@ -52,13 +69,13 @@ def write(machine, path, data, mode, validate):
     """The content is in place, whole: written beside, then renamed; the old one returns where `validate` refuses."""
     old = None
     if os.path.isdir(path):
-        raise Failed("{} is a directory".format(path), "move it away")
+        raise Failed(f"{path} is a directory", "move it away")
     if os.path.exists(path):
         with open(path, "rb") as f:
             old = f.read()
     if old == data:
         return
-    machine.note("wrote {}".format(path))
+    machine.note(f"wrote {path}")
     if machine.check:
         return
     place(path, data, mode)
@@ -69,13 +86,13 @@ def write(machine, path, data, mode, validate):
                 os.unlink(path)
             else:
                 place(path, old, mode)
-            raise Failed("{} was refused: {}".format(path, refused), "the old one was put back; mend the declaration")
+            raise Failed(f"{path} was refused: {refused}", "the old one was put back; mend the declaration")
 
 
 def command(machine, argv):
     """Why a command refuses; empty where it does not."""
     status, out, err = machine.ask(*argv)
-    return (err or out).strip() or "status {}".format(status) if status else ""
+    return (err or out).strip() or f"status {status}" if status else ""
 
 
 def sshd(machine):
@@ -85,7 +102,7 @@ def sshd(machine):
     status, _out, err = machine.ask("/usr/sbin/sshd", "-t")
     if status in (0, 127) or "no hostkeys available" in err:
         return ""
-    return " ".join(err.split()) or "status {}".format(status)
+    return " ".join(err.split()) or f"status {status}"
 
 
 def place(path, data, mode):
@@ -113,7 +130,7 @@ def attributes(machine, path, mode, owner, group):
         return
     is_ = os.lstat(path)
     if stat.S_IMODE(is_.st_mode) != int(mode, 8):
-        machine.note("mode of {} is {}".format(path, mode))
+        machine.note(f"mode of {path} is {mode}")
         if not machine.check:
             os.chmod(path, int(mode, 8))
     try:
@@ -122,9 +139,9 @@ def attributes(machine, path, mode, owner, group):
     except KeyError:
         if machine.check:
             return
-        raise Failed("{} cannot be given to {}".format(path, owner), "declare a user that exists") from None
+        raise Failed(f"{path} cannot be given to {owner}", "declare a user that exists") from None
     if (is_.st_uid, is_.st_gid) != (uid, gid):
-        machine.note("owner of {} is {}".format(path, owner))
+        machine.note(f"owner of {path} is {owner}")
         if not machine.check:
             os.chown(path, uid, gid)
 
@@ -146,5 +163,5 @@ def line(machine, path, line, state="present", create=True, mode="0644"):
     if not kept and create:
         os.unlink(path)
         return
-    keep = "{:04o}".format(stat.S_IMODE(os.stat(path).st_mode)) if os.path.exists(path) else mode
+    keep = f"{stat.S_IMODE(os.stat(path).st_mode):04o}" if os.path.exists(path) else mode
     place(path, "".join(x + "\n" for x in kept).encode(), keep)

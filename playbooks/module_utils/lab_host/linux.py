@@ -48,7 +48,7 @@ def account(machine, name, shell, groups=(), home=None, comment="", expires="", 
         return
     machine.facts["uid"] = is_.pw_uid
     if is_.pw_uid < 1000:
-        raise Failed("{} is an account of the system".format(name), "declare another name")
+        raise Failed(f"{name} is an account of the system", "declare another name")
     wrong = []
     if is_.pw_shell != shell:
         wrong += ["--shell", shell]
@@ -64,7 +64,7 @@ def account(machine, name, shell, groups=(), home=None, comment="", expires="", 
     if wrong:
         machine.run("usermod", *wrong, name)
     if os.path.isdir(home) and os.stat(home).st_mode & 0o777 != 0o700:
-        machine.note("mode of {} is 0700".format(home))
+        machine.note(f"mode of {home} is 0700")
         if not machine.check:
             os.chmod(home, 0o700)
 
@@ -98,7 +98,7 @@ def next_uid(last_uid):
 def remember(path, uid):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path + ".new", "w", encoding="utf-8") as f:
-        f.write("{}\n".format(uid))
+        f.write(f"{uid}\n")
         f.flush()
         os.fsync(f.fileno())
     os.replace(path + ".new", path)
@@ -111,7 +111,7 @@ def retire(machine, name, stage="lock"):
     except KeyError:
         return
     if is_.pw_uid < 1000:
-        raise Failed("{} is an account of the system".format(name), "remove it by hand if you mean it")
+        raise Failed(f"{name} is an account of the system", "remove it by hand if you mean it")
     if stage == "lock":
         if shadow(name)[0] != "1" or not is_.pw_shell.endswith("nologin"):
             machine.run("usermod", "--expiredate", "1", "--shell", "/usr/sbin/nologin", name)

@@ -31,9 +31,9 @@ class Machine:
         try:
             p = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300, check=False)
         except FileNotFoundError:
-            return 127, "", "{} is not installed".format(argv[0])
+            return 127, "", f"{argv[0]} is not installed"
         except subprocess.TimeoutExpired:
-            return 124, "", "{} did not end within five minutes".format(argv[0])
+            return 124, "", f"{argv[0]} did not end within five minutes"
         return p.returncode, p.stdout, p.stderr
 
     def run(self, *argv, fine=(0,), do="", said=None):
@@ -43,6 +43,6 @@ class Machine:
             return ""
         status, out, err = self.ask(*argv)
         if status not in fine:
-            text = (err.strip() or out.strip() or "it exited with {}".format(status)).splitlines()
+            text = (err.strip() or out.strip() or f"it exited with {status}").splitlines()
             raise Failed("{}: {}".format(argv[0], " ".join(text[:3])), do)
         return out

@@ -6,13 +6,10 @@ from __future__ import annotations
 import os
 import platform
 
-from . import access, acl, darwin, files, linux, sessions, services
+from . import access, acl, darwin, files, linux, services, sessions
 from .machine import Failed
 
-if platform.system() == "Darwin":
-    accounts = darwin
-else:
-    accounts = linux
+accounts = darwin if platform.system() == "Darwin" else linux
 
 OPS = {
     "group": accounts.group,
@@ -20,6 +17,7 @@ OPS = {
     "retire": accounts.retire,
     "file": files.file,
     "line": files.line,
+    "folder": files.folder,
     "acl": acl.acl,
     "end_sessions": sessions.end,
     "leftovers": sessions.leftovers,
@@ -42,5 +40,5 @@ def perform(machine, op):
                 perform(machine, inner)
         return
     if name not in OPS:
-        raise Failed("no operation is called {}".format(name), "update the playbooks and the module together")
+        raise Failed(f"no operation is called {name}", "update the playbooks and the module together")
     OPS[name](machine, **arguments)

@@ -18,7 +18,7 @@ def reload(machine, service, check=None, pid_file=None):
     if check == "sshd":
         refused = files.sshd(machine)
         if refused:
-            raise Failed("{} refuses its configuration: {}".format(service, refused), "mend it, then apply again")
+            raise Failed(f"{service} refuses its configuration: {refused}", "mend it, then apply again")
     if pid_file and os.path.exists(pid_file):
         with open(pid_file, encoding="utf-8") as f:
             machine.run("kill", "-HUP", f.read().strip(), fine=(0, 1))

@@ -21,31 +21,32 @@ def end(machine, name):
     for _ in range(100):
         if machine.ask("pgrep", "-u", name)[0] == 1:
             return
-        machine.run("pkill", "-KILL", "-u", name, fine=(0, 1), said="ended the processes of {}".format(name))
+        machine.run("pkill", "-KILL", "-u", name, fine=(0, 1), said=f"ended the processes of {name}")
         if machine.check:
             return
         time.sleep(0.05)
 
 
 def leftovers(machine, name, places=()):
-    """Files of the account outside its home are removed from places anyone may write, so that no later uid owns them."""
+    """Files of the account outside its home are removed from places anyone may write: no later uid inherits them."""
     try:
         uid = pwd.getpwnam(name).pw_uid
     except KeyError:
         return
-    for top in (*PLACES, *places):
-        for folder, folders, names in os.walk(top, topdown=False):
-            for each in (os.path.join(folder, n) for n in (*names, *folders)):
-                # Others make and remove files there all the while: one that is gone is fine.
-                with contextlib.suppress(FileNotFoundError):
-                    leftover(machine, each, uid)
+    tops = [top for top in (*PLACES, *places) if os.path.isdir(top)]
+    _status, out, _err = machine.ask("find", *tops, "-depth", "-uid", str(uid), "-print0")
+    for each in out.split("\0"):
+        # Others make and remove files there all the while: one that is gone is fine.
+        with contextlib.suppress(FileNotFoundError):
+            if each:
+                leftover(machine, each, uid)
 
 
 def leftover(machine, path, uid):
     """A file of the account is removed; a folder in which others keep something is given to root."""
     if os.lstat(path).st_uid != uid:
         return
-    machine.note("removed {}".format(path))
+    machine.note(f"removed {path}")
     if machine.check:
         return
     if not os.path.isdir(path) or os.path.islink(path):
@@ -64,7 +65,7 @@ def archive(machine, name, to):
         return
     if not os.path.isdir(home) or os.path.exists(to):
         return
-    machine.note("archived {} as {}".format(home, to))
+    machine.note(f"archived {home} as {to}")
     if machine.check:
         return
     os.makedirs(os.path.dirname(to), mode=0o700, exist_ok=True)

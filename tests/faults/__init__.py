@@ -1,0 +1,1 @@
+"""Nothing is lost, wherever an apply is stopped and whatever fails under it."""

@@ -1,0 +1,41 @@
+"""A warm process to fork from, and the labs that are stopped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.zygote import Zygote
+
+
+@pytest.fixture(scope="session")
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    """Forks children that run `lab`."""
+    found = Zygote(tmp_path_factory.mktemp("zygote"))
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny real model in a folder."""
+    from tests.models import make
+
+    folder = tmp_path_factory.mktemp("source") / "tiny"
+    make.safetensors(folder)
+    return folder
+
+
+@pytest.fixture
+def quick() -> Iterator[Path]:
+    """A folder in memory where there is one: a thousand applies wait for no disk. A killed process loses nothing there
+    that it would keep elsewhere; what only a power cut loses is the matter of `test_order.py`."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="lab-faults-", dir=memory))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,267 @@
+"""Hook: every effect of this process below one folder is counted, and the chosen one is killed or made to fail.
+
+A boundary is the moment before an effect: a file opened for writing, written, synced, renamed, removed, linked, made
+or given other bits, a folder made or removed, an SQLite statement that writes, a step handed to its performer or taken
+back. Killed before each of them, a process has been killed everywhere between two effects.
+"""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import io
+import json
+import os
+import signal
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+_OPEN, _WRITE = os.open, os.write
+_SQL = {
+    errno.ENOSPC: "database or disk is full",
+    errno.EIO: "disk I/O error",
+    errno.EROFS: "attempt to write a readonly database",
+    errno.EMFILE: "unable to open database file",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is to go wrong, and where."""
+
+    below: str
+    """Only effects on paths below this folder count."""
+    log: str
+    """One JSON line per boundary and per performed step."""
+    at: int = 0
+    """Number of the boundary, from 1; 0 only counts."""
+    how: str = "kill"
+    """`kill`, `tear` (half a write, then a kill), `short` (half a write, then ENOSPC), or a name of `errno`."""
+    lasting: bool = False
+    """Whether every effect of the same sort fails from there on."""
+    only: str = ""
+    """Only boundaries of this name count."""
+    raising: bool = False
+    """Whether a kill is an exception instead, for use in the test's own process."""
+
+    @classmethod
+    def from_json(cls, text: str) -> Fault:
+        return cls(**json.loads(text))
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL where the process must live on."""
+
+
+class Counter:
+    """Counts boundaries; strikes at the chosen one."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        self.count = 0
+        self.dead = False
+        self.log = _OPEN(fault.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def say(self, **line: Any) -> None:
+        _WRITE(self.log, (json.dumps(line) + "\n").encode())
+
+    def mine(self, path: Any) -> str:
+        """The path as text where it counts, else empty."""
+        if isinstance(path, int):
+            try:
+                path = os.readlink(f"/proc/self/fd/{path}")
+            except OSError:
+                return ""
+        try:
+            text = os.path.abspath(os.fsdecode(path))
+        except TypeError:
+            return ""
+        return text if text.startswith(self.fault.below) else ""
+
+    def boundary(
+        self, name: str, path: Any, half: Callable[[], Any] | None = None, *, sql: bool = False, source: Any = ""
+    ) -> None:
+        """The moment before an effect."""
+        where = self.mine(path)
+        fault = self.fault
+        if self.dead:
+            raise Killed
+        if not where or (fault.only and name != fault.only):
+            return
+        self.count += 1
+        self.say(n=self.count, at=name, path=where, source=self.mine(source) if source else "")
+        if not fault.at or self.count < fault.at or (self.count > fault.at and not fault.lasting):
+            return
+        if fault.how in ("kill", "tear"):
+            if fault.how == "tear" and half:
+                half()
+            if fault.raising:
+                self.dead = True
+                raise Killed
+            os.kill(os.getpid(), signal.SIGKILL)
+        if name in ("step", "stepped"):
+            return
+        code = errno.ENOSPC if fault.how == "short" else getattr(errno, fault.how)
+        if fault.how == "short" and half:
+            half()
+        if sql:
+            raise sqlite3.OperationalError(_SQL[code])
+        raise OSError(code, os.strerror(code), where)
+
+
+class _File:
+    """A file open for writing, whose writes count."""
+
+    def __init__(self, file: Any, counter: Counter, path: Any) -> None:
+        self._file, self._counter, self._path = file, counter, path
+
+    def write(self, data: Any) -> int:
+        def half() -> None:
+            self._file.write(data[: len(data) // 2])
+            self._file.flush()
+
+        self._counter.boundary("write", self._path, half)
+        return int(self._file.write(data))
+
+    def __enter__(self) -> _File:
+        self._file.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> Any:
+        return self._file.__exit__(*error)
+
+    def __iter__(self) -> Any:
+        return iter(self._file)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def install(fault: Fault) -> Callable[[], None]:
+    """Every effect of this process counts from now on; returns what takes that back."""
+    counter = Counter(fault)
+    undo: list[Callable[[], None]] = []
+
+    def put(owner: Any, name: str, value: Any) -> None:
+        old = getattr(owner, name)
+        undo.append(lambda: setattr(owner, name, old))
+        setattr(owner, name, value)
+
+    def plain(name: str, which: int = 0) -> None:
+        old = getattr(os, name)
+
+        def wrapped(*args: Any, **kw: Any) -> Any:
+            counter.boundary(name, args[which], source=args[0] if which else "")
+            return old(*args, **kw)
+
+        put(os, name, wrapped)
+
+    for name in ("unlink", "remove", "rmdir", "mkdir", "fsync", "chmod", "fchmod", "ftruncate", "truncate", "utime"):
+        plain(name)
+    for name in ("replace", "rename", "link", "symlink"):
+        plain(name, 1)
+    old_pwrite = os.pwrite
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        counter.boundary("write", fd, lambda: old_pwrite(fd, data[: len(data) // 2], offset))
+        return old_pwrite(fd, data, offset)
+
+    put(os, "pwrite", pwrite)
+
+    def os_open(path: Any, flags: int, *args: Any, **kw: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            counter.boundary("open", path)
+        return _OPEN(path, flags, *args, **kw)
+
+    put(os, "open", os_open)
+
+    def opener(old: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(file: Any, mode: str = "r", *args: Any, **kw: Any) -> Any:
+            if not set(mode) & set("wax+") or not counter.mine(file):
+                return old(file, mode, *args, **kw)
+            if not isinstance(file, int):
+                counter.boundary("open", file)
+            return _File(old(file, mode, *args, **kw), counter, counter.mine(file))
+
+        return wrapped
+
+    put(builtins, "open", opener(builtins.open))
+    put(io, "open", opener(io.open))
+    put(os, "fdopen", opener(os.fdopen))
+    _sqlite(counter, put)
+    _steps(counter, put)
+    return lambda: [back() for back in reversed(undo)] and None
+
+
+def _sqlite(counter: Counter, put: Callable[[Any, str, Any], None]) -> None:
+    old = sqlite3.connect
+
+    def connect(path: Any, *args: Any, **kw: Any) -> Any:
+        if kw.get("uri") or not counter.mine(path):
+            return old(path, *args, **kw)
+
+        class Connection(sqlite3.Connection):
+            def _before(self, text: str) -> None:
+                word = text.split(None, 1)[0].upper()
+                if word not in ("SELECT", "ROLLBACK") and not (word == "PRAGMA" and "journal" not in text):
+                    counter.boundary(f"sqlite {word.strip(';').split(';')[0]}", path, sql=True)
+
+            def execute(self, text: str, *a: Any) -> Any:  # type: ignore[override]
+                self._before(text)
+                return super().execute(text, *a)
+
+            def executemany(self, text: str, *a: Any) -> Any:  # type: ignore[override]
+                self._before(text)
+                return super().executemany(text, *a)
+
+            def executescript(self, text: str) -> Any:  # type: ignore[override]
+                self._before(text)
+                return super().executescript(text)
+
+            def __exit__(self, *error: Any) -> Any:
+                if error[0] is None:
+                    self._before("COMMIT")
+                return super().__exit__(*error)
+
+        return old(path, *args, **{**kw, "factory": Connection})
+
+    put(sqlite3, "connect", connect)
+
+
+def _steps(counter: Counter, put: Callable[[Any, str, Any], None]) -> None:
+    from lab import adapters
+
+    old = adapters.performer
+
+    def performer(verb: str) -> Callable[..., Any]:
+        perform = old(verb)
+
+        def wrapped(step: Any, stage: Any) -> Any:
+            pairs = zip(step, stage, strict=True) if isinstance(step, list) else [(step, stage)]
+            told = [(s.address, p.describe()) for p, s in pairs]
+            counter.boundary("step", counter.fault.below)
+            for address, text in told:
+                counter.say(perform=address, text=text)
+            found = perform(step, stage)
+            counter.boundary("stepped", counter.fault.below)
+            return found
+
+        return wrapped
+
+    put(adapters, "performer", performer)
+
+
+def read(log: str) -> list[dict[str, Any]]:
+    """What a log says; a last line that was cut is left out."""
+    found = []
+    with suppress(FileNotFoundError), open(log) as f:
+        for line in f:
+            with suppress(ValueError):
+                found.append(json.loads(line))
+    return found

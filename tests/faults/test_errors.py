@@ -1,0 +1,37 @@
+"""Whatever the system refuses, Lab says plainly what and the next apply completes; nothing is lost and nothing torn.
+
+The errors are injected at the same boundaries at which it is killed: a full disk, a failing one, a read-only one, no
+more file descriptors, and writes that go half through.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.campaign import Campaign
+from tests.faults.labs import deeds
+from tests.faults.zygote import Zygote
+
+ERRORS = ["ENOSPC", "EIO", "EROFS", "EMFILE", "short"]
+
+
+@pytest.mark.parametrize("how", ERRORS)
+def test_an_error_here_and_there(quick: Path, zygote: Zygote, how: str) -> None:
+    """Once at some boundaries, and from some boundaries on for good."""
+    campaign = Campaign(quick, deeds()["change"], zygote)
+    for n, at in enumerate(campaign.every(13)):
+        campaign.fail(at, how, lasting=bool(n % 2))
+    assert not campaign.report.lost, str(campaign.report)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["create", "change"])
+def test_an_error_everywhere(quick: Path, zygote: Zygote, source: Path, name: str) -> None:
+    """At every boundary of files and a model, with the errors in turn."""
+    campaign = Campaign(quick, deeds(source)[name], zygote)
+    for n, at in enumerate(campaign.every()):
+        campaign.fail(at, ERRORS[n % 5], lasting=bool(n // 5 % 2))
+    print(campaign.report)
+    assert not campaign.report.lost, str(campaign.report)
