@@ -32,7 +32,11 @@ def client(lab: Lab, device: str = "", identity: str = "") -> str:
     """The part of `~/.ssh/config` that a device needs."""
     access = declared(lab)
     if device and device not in access.devices:
-        raise problem(f"no device is called {device}", why=f"there are: {', '.join(access.devices)}", do="add its key to `devices:`")
+        raise problem(
+            f"no device is called {device}",
+            why=f"there are: {', '.join(access.devices)}",
+            do="add its key to `devices:`",
+        )
     name = str(lab.head.get("lab", {}).get("name", "lab"))
     addresses = list(access.addresses)
     if access.tailscale and access.tailscale.hostname and access.tailscale.hostname not in addresses:
@@ -61,12 +65,16 @@ def confirm(lab: Lab, here: bool = False) -> str:
     if not here:
         if not os.environ.get("SSH_CONNECTION"):
             raise problem(
-                "this is no ssh session", why="only a fresh login proves that you can get in", do="log in by ssh, or say --here"
+                "this is no ssh session",
+                why="only a fresh login proves that you can get in",
+                do="log in by ssh, or say --here",
             )
         began = _session_began()
         if began < waiting["at"]:
             raise problem(
-                "this session is older than the change", why="it would live on even if nobody could get in", do="log in again"
+                "this session is older than the change",
+                why="it would live on even if nobody could get in",
+                do="log in again",
             )
     path = Path(waiting["confirmed"])
     put(path, waiting["word"].encode(), mode=0o600)

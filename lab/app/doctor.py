@@ -74,7 +74,9 @@ def host(lab: Lab) -> Iterator[Link]:
         at = path
         while not at.exists() and at != at.parent:
             at = at.parent
-        yield Link(name, "" if os.access(at, os.W_OK) else f"{at} cannot be written", f"chown {at} to yourself", str(path))
+        yield Link(
+            name, "" if os.access(at, os.W_OK) else f"{at} cannot be written", f"chown {at} to yourself", str(path)
+        )
 
 
 def backups(lab: Lab) -> Iterator[Link]:
@@ -102,7 +104,9 @@ def access(lab: Lab, target: ssh.Target | None) -> Iterator[Link]:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
         yield Link("name", note=str(found[0][4][0]))
     except OSError as e:
-        yield Link("name", f"{target.host} has no address: {e.strerror}", "check MagicDNS (`tailscale status`) or your DNS")
+        yield Link(
+            "name", f"{target.host} has no address: {e.strerror}", "check MagicDNS (`tailscale status`) or your DNS"
+        )
     try:
         said = ssh.banner(target.host, target.port)
         wrong = "" if said.startswith("SSH-") else f"something else answers: {said[:40]!r}"
@@ -116,7 +120,9 @@ def access(lab: Lab, target: ssh.Target | None) -> Iterator[Link]:
         return
     yield Link("host key")
     if why and ("denied" in why or "Too many authentication" in why):
-        yield Link("key", why, "add this device's key to `devices:` and apply; `lab access client` says which key is used")
+        yield Link(
+            "key", why, "add this device's key to `devices:` and apply; `lab access client` says which key is used"
+        )
         return
     yield Link("key")
     yield Link("shell", why, "log in on the console and look at the login shell and its start files")
@@ -126,7 +132,9 @@ def _interface() -> Link:
     import psutil
 
     up = [n for n, s in psutil.net_if_stats().items() if s.isup and not n.startswith("lo")]
-    return Link("interface", "" if up else "no network interface is up", "plug it in, or join a network", ", ".join(up[:4]))
+    return Link(
+        "interface", "" if up else "no network interface is up", "plug it in, or join a network", ", ".join(up[:4])
+    )
 
 
 def _tailnet() -> Link:
@@ -146,15 +154,27 @@ def _silent(target: ssh.Target, e: OSError) -> Link:
 
         try:
             listens = sorted(
-                {c.laddr.port for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.pid and "sshd" in psutil.Process(c.pid).name()}
+                {
+                    c.laddr.port
+                    for c in psutil.net_connections("tcp")
+                    if c.status == "LISTEN" and c.pid and "sshd" in psutil.Process(c.pid).name()
+                }
             )
         except psutil.Error:
             listens = []
         if listens:
-            return Link("port", f"nothing listens on {target.port}; sshd does on {', '.join(map(str, listens))}", "mend `sshd.port`, then apply")
+            return Link(
+                "port",
+                f"nothing listens on {target.port}; sshd does on {', '.join(map(str, listens))}",
+                "mend `sshd.port`, then apply",
+            )
         on = "sudo systemsetup -setremotelogin on" if sys.platform == "darwin" else "sudo systemctl start ssh"
         return Link("sshd", "it is not running", on)
-    return Link("port", f"{target.host}:{target.port} does not answer: {e.strerror or e}", "is the machine awake, and no firewall between?")
+    return Link(
+        "port",
+        f"{target.host}:{target.port} does not answer: {e.strerror or e}",
+        "is the machine awake, and no firewall between?",
+    )
 
 
 def _permissions(declared: Access) -> Link:

@@ -77,7 +77,10 @@ TAILNET = {
 RULES = {
     "acls": ({"action", "src", "dst"}, {"proto", "srcPosture"}),
     "grants": ({"src", "dst"}, {"ip", "app", "srcPosture", "via"}),
-    "ssh": ({"action", "src", "dst", "users"}, {"checkPeriod", "acceptEnv", "recorder", "enforceRecorder", "srcPosture"}),
+    "ssh": (
+        {"action", "src", "dst", "users"},
+        {"checkPeriod", "acceptEnv", "recorder", "enforceRecorder", "srcPosture"},
+    ),
 }
 """Section → (fields each rule must have, fields it may have)."""
 

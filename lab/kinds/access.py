@@ -123,7 +123,11 @@ class Access(Declaration):
     def check(self, context: Context) -> Iterator[str | tuple[str, str, str]]:
         for device in self.devices:
             if not self.key(device, context):
-                yield f"the key of {device} is not a public ssh key", "devices", "give the line of its .pub file, or the file"
+                yield (
+                    f"the key of {device} is not a public ssh key",
+                    "devices",
+                    "give the line of its .pub file, or the file",
+                )
         if not self.devices and not self.sshd.passwords:
             yield "no device has a key and passwords are off: nobody could log in", "devices", "give one device's key"
         for user in self.users:
@@ -172,7 +176,9 @@ class Access(Declaration):
 
     def steps(self, change: Change, context: Context) -> Iterator[Step]:
         recorded = change.recorded or {}
-        old = sorted(set(recorded.get("files", {})) - (set() if change.action is Action.DESTROY else set(self.files(context))))
+        old = sorted(
+            set(recorded.get("files", {})) - (set() if change.action is Action.DESTROY else set(self.files(context)))
+        )
         if change.action is Action.DESTROY:
             yield Play("access", {"state": "absent", "old": old or sorted(self.files(context))})
             return

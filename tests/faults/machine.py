@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import shutil
 import sqlite3
@@ -46,7 +47,9 @@ class Machine(RuleBasedStateMachine):
     def declare(self, name: str, path: str, text: str, mode: str) -> None:
         if path not in {p for n, (p, _, _) in self.conf.items() if n != name}:
             self.conf[name] = (path, text, mode)
-            self.lab.write(f"conf/file/{name}.yaml", f"path: ROOT/out/{path}\ncontent: {text!r}\nmode: '{mode}'\n")
+            self.lab.write(
+                f"conf/file/{name}.yaml", f"path: ROOT/out/{path}\ncontent: {json.dumps(text)}\nmode: '{mode}'\n"
+            )
 
     @rule(name=NAMES)
     def drop(self, name: str) -> None:

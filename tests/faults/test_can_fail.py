@@ -27,7 +27,9 @@ def test_without_a_guard_the_loss_is_seen(
     """Each guard in turn; the same boundaries lose nothing with it."""
     for broken in (guard, ""):
         campaign = Campaign(quick / (broken or "whole"), deeds()[deed], zygote, broken=broken)
-        sites = [n for n in campaign.every() if campaign.line(n)["at"] == at and "stamp" not in campaign.line(n)["path"]]
+        sites = [
+            n for n in campaign.every() if campaign.line(n)["at"] == at and "stamp" not in campaign.line(n)["path"]
+        ]
         for n in sites[:3]:
             campaign.kill(n, how, destroy=destroy)
         seen = [x for x in campaign.report.lost if says in x]

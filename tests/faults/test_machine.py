@@ -12,7 +12,9 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.faults.machine import Machine
 
-QUICK = settings(max_examples=6, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+QUICK = settings(
+    max_examples=6, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
 
 
 def test_a_few_histories() -> None:
@@ -23,4 +25,6 @@ def test_a_few_histories() -> None:
 @pytest.mark.slow
 def test_many_histories() -> None:
     """Longer ones, other ones each time."""
-    run_state_machine_as_test(Machine, settings=settings(QUICK, max_examples=60, stateful_step_count=25, derandomize=False))
+    run_state_machine_as_test(
+        Machine, settings=settings(QUICK, max_examples=60, stateful_step_count=25, derandomize=False)
+    )
