@@ -219,9 +219,14 @@ def read_saved(lab: Lab, path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
         parts = (found["format"], found["lab_id"], found["digest"], found["changes"], found["only"], found["exclude"])
+        lists = (found["only"], found["exclude"], found["overrides"])
+        sound = all(isinstance(part, list) and all(isinstance(w, str) for w in part) for part in lists)
+        if not sound or not isinstance(found["serial"], int):
+            raise ValueError("not as Lab writes them")
+        [(c["address"], c["action"], c["digest"], c["reason"]) for c in found["changes"]]
     except OSError as e:
         raise problem(f"the plan {path} cannot be read", why=e.strerror or "") from e
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise problem(f"{path} is no saved plan", do="make one with `lab plan --out FILE`") from e
     if parts[0] != FORMAT:
         raise problem(f"{path} has plan format {parts[0]}, this Lab reads {FORMAT}", do="make a new one")

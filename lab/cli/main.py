@@ -6,6 +6,7 @@ import argparse
 import gc
 import importlib
 import os
+import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,7 +112,26 @@ def main(argv: Sequence[str], out: IO[str], err: IO[str]) -> int:
     args = parser.parse_args(words)
     if getattr(module, "ALONE", False):
         return int(module.main(args))
-    return int(module.main(_open(args), args))
+    lab = _open(args)
+    try:
+        return int(module.main(lab, args))
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, sqlite3.Error) as e:
+        if found := _damage(lab):
+            raise found from e
+        raise
+
+
+def _damage(lab: Any) -> Problems | None:
+    """The ledger's damage, where it has any: an error that nobody foresaw is then most likely its doing."""
+    from lab.ledger.ledger import Ledger, altered
+
+    try:
+        found = altered(Ledger.read(lab.ledger_path, ""))
+    except Problems as e:
+        return e
+    except Exception as e:
+        return problem("the ledger is damaged", why=str(e), file=str(lab.ledger_path), do="see `lab state restore`")
+    return found[0] if found else None
 
 
 _HOST_IS_A_QUESTION = ("forecast", "advise")

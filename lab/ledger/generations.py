@@ -14,6 +14,7 @@ from typing import Any
 from lab import __version__
 from lab.core.address import Address
 from lab.core.facts import Facts, canonical
+from lab.core.problem import Problems, problem
 from lab.ledger.ledger import Ledger
 
 
@@ -131,7 +132,10 @@ def declared_at(ledger: Ledger, number: int) -> dict[Address, Facts]:
         "SELECT address, declaration FROM declared WHERE since <= ? AND (until IS NULL OR until > ?) ORDER BY address",
         (number, number),
     )
-    return {Address(a): json.loads(text) for a, text in rows}
+    try:
+        return {Address(a): json.loads(text) for a, text in rows}
+    except (ValueError, TypeError) as e:
+        raise _damaged(f"what generation {number} declared") from e
 
 
 def history(ledger: Ledger, address: str = "", number: int = 0) -> list[dict[str, Any]]:
@@ -148,8 +152,19 @@ def history(ledger: Ledger, address: str = "", number: int = 0) -> list[dict[str
 
 def _generation(row: tuple[Any, ...]) -> Generation:
     number, at, finished, who, host, version, revision, patch, profile, overrides, verb, summary, outcome = row
-    origin = Origin(revision, patch, profile, tuple(json.loads(overrides)))
-    return Generation(number, at, finished, who, host, version, origin, verb, json.loads(summary), outcome)
+    try:
+        origin = Origin(str(revision), str(patch), str(profile), tuple(map(str, json.loads(overrides))))
+        counts = {str(k): int(v) for k, v in json.loads(summary).items()}
+        ended = None if finished is None else float(finished)
+        return Generation(
+            int(number), float(at), ended, str(who), str(host), str(version), origin, str(verb), counts, str(outcome)
+        )
+    except (ValueError, TypeError, AttributeError) as e:
+        raise _damaged(f"generation {number}") from e
+
+
+def _damaged(what: str) -> Problems:
+    return problem(f"the ledger is damaged: {what} cannot be read", do="restore it with `lab state restore`")
 
 
 def _who() -> str:

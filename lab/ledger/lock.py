@@ -78,10 +78,10 @@ def held(path: Path, verb: str) -> Iterator[str]:
 def holder(path: Path) -> dict[str, Any] | None:
     """Who wrote its name into the lock and has not taken it back; None where nobody has. Reads."""
     try:
-        text = path.read_text()
-        found: dict[str, Any] = json.loads(text)
-        return found
-    except (OSError, ValueError):
+        found = json.loads(path.read_text())
+        # Noise names nobody; a name without a time is no name either.
+        return {**found, "since": float(found["since"])} if isinstance(found, dict) else None
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
 
@@ -105,6 +105,8 @@ def _busy(left: dict[str, Any] | None, verb: str) -> Exception:
 
 
 def _name(left: dict[str, Any]) -> str:
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(left.get("since", 0))))
+    since = "a time unknown"
+    with contextlib.suppress(ValueError, OverflowError, OSError):
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(left.get("since", 0))))
     verb, user, host, pid = (left.get(k, "?") for k in ("verb", "user", "host", "pid"))
     return f"`lab {verb}` of {user} on {host} (pid {pid}, since {since})"

@@ -29,6 +29,7 @@ class Report:
     boundaries: int = 0
     injected: int = 0
     survived: int = 0
+    refused: int = 0
     lost: list[str] = field(default_factory=list)
     names: dict[str, int] = field(default_factory=dict)
 
@@ -53,6 +54,7 @@ class Campaign:
     def __init__(self, tmp: Path, deed: Deed, zygote: Zygote, *, broken: str = "") -> None:
         self.lab = TestLab(tmp / "lab")
         self.deed, self.zygote, self.broken = deed, zygote, broken
+        self.dropped = {n.replace("/", ".") for n in deed.before if n not in deed.after}
         self.base, self.log = tmp / "base", tmp / "log"
         self._declare(deed.before)
         if deed.before:
@@ -109,6 +111,9 @@ class Campaign:
         self.report.injected += 1
         where = self._where(at, how + (" lasting" if lasting else ""))
         lost = [] if ran.code in (0, 1) else [f"it exited with {ran.code}"]
+        self.report.refused += ran.code == 1
+        if ran.code == 0 and self.deed.verb[0] == "apply" and "No changes" not in self.lab("plan").out:
+            lost.append("it said that all was well, and it was not")
         said = ran.out + ran.err
         lost += [f"it said {word!r}: {said[-400:]}" for word in FAULT_OF_OURS if word in said]
         if ran.code == 1 and not ran.err.strip() and "✗" not in ran.out:
@@ -139,6 +144,10 @@ class Campaign:
             lost.append(f"the ledger is not sound: {check.err}")
         if (ran := self.lab("plan")).code:
             lost.append(f"`lab plan` fails: {ran.err}")
+        settled = {a for (a,) in _rows(ledger, "SELECT address FROM resource WHERE pending = 0")}
+        known = {a for (a,) in _rows(ledger, "SELECT address FROM resource")}
+        ended = told & known if self.deed.verb[0] == "destroy" else told - settled
+        lost += [f"told as done and not recorded so: {a}" for a in sorted(ended) if a in known or a not in self.dropped]
         finished, steps = self._finished(ledger)
         again = self._again(Fault(str(self.lab.root), str(self.log)))
         if again.code:
@@ -187,7 +196,7 @@ def told_done(ran: Ran) -> set[str]:
     for line in ran.err.splitlines():
         with contextlib.suppress(ValueError):
             event = json.loads(line)
-            if isinstance(event, dict) and event.get("event", event.get("kind")) == "done":
+            if isinstance(event, dict) and event.get("type") == "done":
                 found.add(str(event["address"]))
     return found
 

@@ -21,8 +21,9 @@ ERRORS = ["ENOSPC", "EIO", "EROFS", "EMFILE", "short"]
 def test_an_error_here_and_there(quick: Path, zygote: Zygote, how: str) -> None:
     """Once at some boundaries, and from some boundaries on for good."""
     campaign = Campaign(quick, deeds()["change"], zygote)
-    for n, at in enumerate(campaign.every(13)):
+    for n, at in enumerate(campaign.every(17)):
         campaign.fail(at, how, lasting=bool(n % 2))
+    assert campaign.report.refused
     assert not campaign.report.lost, str(campaign.report)
 
 

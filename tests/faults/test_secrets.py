@@ -1,0 +1,110 @@
+"""A secret's value is nowhere but where it is used: not in plan, ledger, logs, events, run folders, tracker or argv.
+
+One canary per source goes through the experiments and envs' settings that take secrets; then every byte Lab wrote or
+printed is searched for it, plain, reversed, in base64 and in hex.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.labs import TestLab
+
+CANARIES = {"env": "canary-env-7Qx41z", "file": "canary-file-9Kd82w", "command": "canary-command-3Vb65y"}
+PROGRAM = """
+import hashlib, os, sys, time
+print("saw", hashlib.sha256(os.environ["TOKEN"].encode()).hexdigest()[:8])
+print("leaks", os.environ["TOKEN"])
+print("leaks", os.environ["TOKEN"], file=sys.stderr)
+time.sleep(0.3)
+if sys.argv[1:] == ["fail"]:
+    raise SystemExit(f"bad token {os.environ['TOKEN']}")
+"""
+
+
+def forms(secret: str) -> list[bytes]:
+    """How a secret might be hidden in what is written."""
+    raw = secret.encode()
+    return [raw, raw[::-1], raw.hex().encode(), base64.b64encode(raw)[:-4]]
+
+
+def leaks(top: Path, secrets: list[str], *, but: tuple[str, ...] = ()) -> list[str]:
+    """Files below a folder that hold a secret, and names that do."""
+    found = []
+    for folder, names, files in os.walk(top):
+        for name in (*names, *files):
+            path = Path(folder) / name
+            if path.relative_to(top).as_posix() in but:
+                continue
+            data = os.fsencode(name) + (path.read_bytes() if path.is_file() else b"")
+            found += [f"{path}: {s}" for s in secrets for form in forms(s) if form in data]
+    return found
+
+
+class Watch(threading.Thread):
+    """Reads every process's arguments while others work."""
+
+    def __init__(self, secrets: list[str]) -> None:
+        super().__init__(daemon=True)
+        self.secrets, self.seen, self.ended, self.looks = secrets, set(), threading.Event(), 0
+
+    def run(self) -> None:
+        while not self.ended.is_set():
+            self.looks += 1
+            for pid in os.listdir("/proc"):
+                if pid.isdigit() and int(pid) != os.getpid():
+                    try:
+                        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+                    except OSError:
+                        continue
+                    self.seen |= {s for s in self.secrets if s.encode() in line}
+            time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/cmdline"), reason="process arguments are read from /proc")
+def test_a_secret_is_nowhere_but_where_it_is_used(tmp_path: Path) -> None:
+    """Three sources through experiments that print their secret and one that dies with it in its last words."""
+    held = tmp_path / "held"
+    held.mkdir()
+    (held / "token").write_text(CANARIES["file"] + "\n")
+    (held / "say").write_text(f"echo {CANARIES['command']}\n")
+    references = {"env": "env:CANARY", "file": f"file:{held}/token", "command": f"'command:sh {held}/say'"}
+    conf = {
+        f"experiment/{name}": f"command: python ROOT/use.py {'fail' if name == 'env' else ''}\n"
+        f"secrets: {{TOKEN: {reference}}}\n"
+        for name, reference in references.items()
+    }
+    lab = TestLab.make(tmp_path / "lab", conf)
+    lab.write("use.py", PROGRAM)
+    secrets = list(CANARIES.values())
+    watch = Watch(secrets)
+    watch.start()
+    env = {"CANARY": CANARIES["env"]}
+    said = ""
+    for words in (
+        ("plan", "--json", "--out", str(tmp_path / "lab/plan.json")),
+        ("apply", "--yes", "--json-events"),
+        ("status",),
+        ("show", "experiment.file"),
+        ("logs", "experiment.env"),
+        ("history",),
+        ("plan",),
+    ):
+        ran = lab.run(*words, env=env)
+        assert "Traceback" not in ran.err
+        said += ran.out + ran.err
+    watch.ended.set()
+    watch.join()
+    assert watch.looks > 10
+    assert not watch.seen
+    assert not [s for s in secrets for form in forms(s) if form in said.encode()], said
+    assert not leaks(tmp_path / "lab", secrets)
+    logs = b"".join(p.read_bytes() for p in (tmp_path / "lab/state").rglob("*") if p.is_file())
+    assert logs.count(b"saw ") >= 3  # the programs did run and did have their secret
