@@ -265,6 +265,5 @@ class Lab:
 
 def read_machine(state: Path | None = None) -> Host:
     """This machine as a host, with what `lab calibrate` measured. Reads."""
-    from lab.adapters import machine
 
     return machine.read(state)

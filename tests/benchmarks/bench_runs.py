@@ -1,6 +1,6 @@
 """What a run costs beyond the user's code, beside bare MLflow doing the same.
 
-    python tests/benchmarks/bench_runs.py            prints a table; medians of several, on whatever machine this is
+python tests/benchmarks/bench_runs.py            prints a table; medians of several, on whatever machine this is
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def test_what_was_begun_and_is_no_longer_declared_is_removed(tmp_path: Path, plu
 
 def test_one_writer_at_a_time_and_a_dead_one_is_taken_over(tmp_path: Path, plugged: dict[str, str]) -> None:
     """A second apply says who holds the lock; after SIGKILL the next takes over and says so; plan never waits."""
-    lab = TestLab.make(tmp_path / "lab", {"sleeper/s": "path: ROOT/out/s\nseconds: 5\n"})
+    lab = TestLab.make(tmp_path / "lab", {"sleeper/s": "path: ROOT/out/s\nseconds: 90\n"})
     child = lab.child("apply", "--yes", env=plugged)
     wait_for(tmp_path / "lab/state/ledger.sqlite")
     time.sleep(0.5)
