@@ -1,4 +1,4 @@
-"""Machine: random edits, applies, kills, tampers, rollbacks and destroys of a few files, and what must hold."""
+"""Machine: random edits, applies, kills, tampering, rollbacks and destroys of files, and what must always hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever bytes lie in a plan, a ledger, a lock or a model's header, Lab answers with a problem, soon, and writes nothing.
+"""Whatever bytes lie in a plan, a ledger, a lock or a model header: a problem in words, soon, and nothing written.
 
 Real files are cut, flipped and filled with noise; `tests/declare/test_any_bytes.py` does the same to declarations.
 """

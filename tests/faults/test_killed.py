@@ -51,7 +51,7 @@ def test_what_was_begun_elsewhere_is_not_orphaned(quick: Path, zygote: Zygote) -
     nothing stays at the second; but what somebody else put there since does."""
     for third in ("third", "a/b/c/deep", ""):
         campaign = Campaign(quick / (third.replace("/", "_") or "none"), deeds()["change"], zygote)
-        names = [n for n in campaign.every() if (x := campaign.line(n))["at"] == "step" and n < 60]
+        names = [n for n in campaign.every() if campaign.line(n)["at"] == "step" and n < 60]
         for at in names[:3]:
             campaign.strike(at)
             lab, second = campaign.lab, campaign.lab.root / "out/elsewhere/deep"

@@ -1,10 +1,14 @@
 """Every scenario file is a page: a sentence, conf, what is recorded, the world → the plan and the steps.
 
-Sections: `-- conf/KIND/NAME.yaml --` is what is declared now; `-- before/conf/… --` is what was declared at the last
-apply (a section that equals the one now may be left out with `-- before --`); `-- recorded.yaml --` gives recorded facts
-by address, where they are not simply what was wanted; `-- world.yaml --` gives observed facts by address (null: absent,
-`{unknown: why}`: cannot be told), or under `files:` a file system for the kinds' own `observe`, and under `answers:` what
-`World.ask` says. `pytest tests/scenarios --accept` rewrites the expected `-- plan --` and `-- steps --`.
+Sections, each `-- title --`:
+
+- `conf/KIND/NAME.yaml` is what is declared now, `before/conf/…` what was declared at the last apply; `before` alone says
+  that it is what is declared now.
+- `recorded.yaml` gives recorded facts by address, where they are not simply what was wanted.
+- `world.yaml` gives observed facts by address (null: absent, `{unknown: why}`: cannot be told), or under `files:` a file
+  system for the kinds' own `observe`, and under `answers:` what `World.ask` says.
+
+`pytest tests/scenarios --accept` rewrites the expected `plan` and `steps`.
 """
 
 from __future__ import annotations
