@@ -2,11 +2,11 @@
 
 Sections, each `-- title --`:
 
-- `conf/KIND/NAME.yaml` is what is declared now, `before/conf/…` what was declared at the last apply; `before` alone says
-  that it is what is declared now.
+- `conf/KIND/NAME.yaml` is what is declared now, `before/conf/…` what was declared at the last apply; `before` alone
+  says that it is what is declared now.
 - `recorded.yaml` gives recorded facts by address, where they are not simply what was wanted.
-- `world.yaml` gives observed facts by address (null: absent, `{unknown: why}`: cannot be told), or under `files:` a file
-  system for the kinds' own `observe`, and under `answers:` what `World.ask` says.
+- `world.yaml` gives observed facts by address (null: absent, `{unknown: why}`: cannot be told), or under `files:` a
+  file system for the kinds' own `observe`, and under `answers:` what `World.ask` says.
 
 `pytest tests/scenarios --accept` rewrites the expected `plan` and `steps`.
 """
