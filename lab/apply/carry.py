@@ -119,6 +119,7 @@ class Carrier:
                 for step in self._made.get(address, ()):
                     work.outcome = {**work.outcome, **(self.performer(step.verb)(step, work) or {})}
                 finished.append((address, self._look(address)))
+                self._tidy(address)
             except Exception as e:
                 out.append((address, self._failure(address, e, time.perf_counter() - begun)))
         try:
@@ -140,8 +141,8 @@ class Carrier:
             work = self._work(address)
             self._walk_steps(address, self._made.get(address, ()), work)
             facts = self._look(address)
+            self._tidy(address)
             self._settle([(address, facts)])
-            shutil.rmtree(self.places.state / "work" / address, ignore_errors=True)
             return [(address, Result(Outcome.DONE, seconds=time.perf_counter() - begun, said=_said(work.outcome)))]
         except Exception as e:
             return [(address, self._failure(address, e, time.perf_counter() - begun))]
@@ -198,8 +199,9 @@ class Carrier:
             try:
                 if address in failed:
                     raise failed[address]
-                self._settle([(address, self._look(address))])
-                shutil.rmtree(self.places.state / "work" / address, ignore_errors=True)
+                facts = self._look(address)
+                self._tidy(address)
+                self._settle([(address, facts)])
                 out.append((address, Result(Outcome.DONE, seconds=seconds)))
             except Exception as e:
                 out.append((address, self._failure(address, e, seconds)))
@@ -320,6 +322,10 @@ class Carrier:
             )
             raise problem(f"{address} is not as declared after its steps ran", why=what[:400])
         return facts
+
+    def _tidy(self, address: Address) -> None:
+        """What its steps worked in is gone: before the record, so that a kill between leaves it to the next apply."""
+        shutil.rmtree(self.places.state / "work" / address, ignore_errors=True)
 
     def _failure(self, address: Address, error: Exception, seconds: float) -> Result:
         if isinstance(error, Cancelled):

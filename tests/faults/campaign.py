@@ -202,7 +202,10 @@ def told_done(ran: Ran) -> set[str]:
 
 
 def unsynced(lines: list[dict[str, Any]]) -> list[str]:
-    """Files of ours that took their name before their bytes were on disk: a power cut would leave them empty. Pure."""
+    """Files of ours that took their name before their bytes were on disk: a power cut would leave them empty. Pure.
+
+    Stamps and caches (JSON below state/ and the store's own) may be lost: who reads them takes that for none.
+    """
     wet: set[str] = set()
     lost = []
     for line in lines:
@@ -211,7 +214,11 @@ def unsynced(lines: list[dict[str, Any]]) -> list[str]:
             wet.add(path)
         elif name == "fsync":
             wet.discard(path)
-        elif name in ("replace", "rename") and line.get("source") in wet and "/state/" not in path:
+        elif (
+            name in ("replace", "rename")
+            and line.get("source") in wet
+            and not ("/state/" in path or "/store/.ledger-" in path)
+        ):
             lost.append(f"{path} was renamed before it was synced")
     return lost
 
@@ -235,6 +242,8 @@ def _world(root: Path) -> Iterator[tuple[str, str]]:
             path = Path(folder) / name
             shown = path.relative_to(root).as_posix()
             temporary = name.endswith(("lab-tmp", ".tmp", ".part")) or shown.startswith(("state/work/", "store/inco"))
+            if shown.startswith("store/") and name.endswith("lab-tmp"):
+                continue  # the store's own temporaries have random names; `lab gc` frees them
             ours = shown.startswith(("out/", "store/models/")) and (path.is_symlink() or not path.is_dir())
             if path.is_symlink() and ours:
                 yield shown, f"link to {os.readlink(path)}"
