@@ -24,7 +24,7 @@ class File(Declaration):
         file/motd.yaml:   path: ~/lab/MOTD   content: "Be kind to the GPU.\\n"   mode: "0644"
         file/conf.yaml:   path: ~/lab/app.toml   template: templates/app.toml   values: {port: 8080}
 
-    Destroying it removes the file, and the folders it had made when they are empty.
+    Destroying it removes the file; the folders it lies in stay.
     """
 
     kind: ClassVar[str] = "file"
