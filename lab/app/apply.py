@@ -13,6 +13,7 @@ from lab import adapters
 from lab.adapters import git
 from lab.adapters.secrets import resolve
 from lab.app.begun import leftovers
+from lab.app.guest import refuse_guests
 from lab.app.lab import Lab
 from lab.app.plan import new_record
 from lab.app.plan import plan as make_plan
@@ -70,6 +71,7 @@ def apply(
 
     Raises Problems where nothing may be done: another writer, a stale saved plan, a refused plan.
     """
+    refuse_guests()
     with lock.held(lab.state / "lock", verb) as told:
         if told:
             lab.tell(Event("say", text=told))
