@@ -6,7 +6,6 @@ import argparse
 import gc
 import importlib
 import os
-import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,7 +114,9 @@ def main(argv: Sequence[str], out: IO[str], err: IO[str]) -> int:
     lab = _open(args)
     try:
         return int(module.main(lab, args))
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, sqlite3.Error) as e:
+    except (Problems, OSError):
+        raise
+    except Exception as e:
         if found := _damage(lab):
             raise found from e
         raise
