@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from lab.app.lab import Lab
@@ -22,6 +23,8 @@ def adopt(lab: Lab, addresses: Sequence[str] = (), *, everything: bool = False) 
     """
     if not addresses and not everything:
         raise problem("say what to import", do="give addresses, or `--all`")
+    if everything:
+        _begin_anew(lab)
     chosen = [Address(a) for a in addresses] or [a for a in lab.declarations if a not in lab.records]
     for address in chosen:
         lab.declaration(address)
@@ -58,10 +61,6 @@ def adopt(lab: Lab, addresses: Sequence[str] = (), *, everything: bool = False) 
         found.append((address, want, facts))
     if problems:
         raise Problems(*problems)
-    lost = not lab.ledger_path.exists()
-    if lost:
-        for stamp in lab.stamps:
-            stamp.unlink(missing_ok=True)
     with writing(lab, "import") as ledger:
         origin = generations.Origin(lab.header().revision, "", lab.profile, lab.overrides)
         declared = {
@@ -90,3 +89,20 @@ def _elsewhere(lab: Lab, address: Address, declaration: Declaration) -> Facts | 
     for step in steps:
         lab.perform(step, address)
     return declaration.observe(lab.world(), lab.context(address)) if steps else None
+
+
+def _begin_anew(lab: Lab) -> None:
+    """A ledger that is lost or damaged is moved aside, so that what is on the machine can be adopted into a new one."""
+    try:
+        _ = lab.records
+        return
+    except Problems as e:
+        if "ledger is" not in e.problems[0].summary and "ledger cannot" not in e.problems[0].summary:
+            raise
+    for tail in ("-wal", "-shm"):
+        lab.ledger_path.with_name(lab.ledger_path.name + tail).unlink(missing_ok=True)
+    if lab.ledger_path.exists():
+        lab.ledger_path.replace(lab.ledger_path.with_name(f"ledger-damaged-{int(time.time())}.sqlite"))
+    (lab.state / "stamp.json").unlink(missing_ok=True)
+    for stamp in lab.stamps:
+        stamp.unlink(missing_ok=True)

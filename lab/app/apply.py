@@ -12,6 +12,7 @@ from typing import Any
 from lab import adapters
 from lab.adapters import git
 from lab.adapters.secrets import resolve
+from lab.app import state
 from lab.app.begun import leftovers
 from lab.app.guest import refuse_guests
 from lab.app.lab import Lab
@@ -125,6 +126,8 @@ def _carry_out(lab: Lab, ledger: Ledger, found: Plan, verb: str, without: Sequen
     outcome = "interrupted" if interrupted else "failed" if failed else "done"
     generations.finish(ledger, number, {k: v for k, v in found.summary.items() if v}, outcome)
     ledger.stamp()
+    ledger.fold()
+    state.keep_copy(lab)
     lab.hashes.save()
     if not failed and lab.store.is_dir():
         from lab.app import gc

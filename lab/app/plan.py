@@ -12,7 +12,7 @@ from lab.core.address import Address
 from lab.core.change import Action, Change
 from lab.core.facts import Facts
 from lab.core.forecast import NOTHING, Forecast
-from lab.core.problem import Problem
+from lab.core.problem import Problem, problem
 from lab.core.record import Record
 from lab.core.units import size
 from lab.core.world import Depth
@@ -51,6 +51,11 @@ def plan(
     )
     lab.hashes.save()
     found = select.select(found, only, exclude)
+    if verb == "destroy":
+        asked = (
+            replace(c, reason="you asked to destroy it") if c.action is Action.DESTROY else c for c in found.changes
+        )
+        found = replace(found, changes=tuple(asked))
     protected = {a for a, d in declared.declarations.items() if d.protect}
     refused = guards.refusals(found, lab.records, protected, allow_destroy=allow_destroy)
     changes = tuple(c if c.action is Action.NONE else replace(c, where=_where(lab, c)) for c in found.changes)
@@ -88,7 +93,11 @@ def against(lab: Lab, revision: str) -> Plan:
         return Observation(facts, facts)
 
     found = make(lab.header("against"), wanted, lab.declared.needs, records, pretend, moved=moves(lab, wanted, records))
-    changes = tuple(c if c.action is Action.NONE else replace(c, where=_where(lab, c)) for c in found.changes)
+    since = {Action.CREATE: f"added since {revision}", Action.DESTROY: f"dropped since {revision}"}
+    changes = tuple(
+        c if c.action is Action.NONE else replace(c, where=_where(lab, c), reason=since.get(c.action, c.reason))
+        for c in found.changes
+    )
     return replace(found, changes=changes)
 
 
@@ -178,11 +187,11 @@ def _where(lab: Lab, change: Change) -> str:
     return f"{file}:{line}" if line else file
 
 
-def _placed(lab: Lab, problem: Problem) -> Problem:
-    if problem.file:
-        return problem
-    file, line = lab.place(problem.address)
-    return replace(problem, file=file, line=line)
+def _placed(lab: Lab, found: Problem) -> Problem:
+    if found.file:
+        return found
+    file, line = lab.place(found.address)
+    return replace(found, file=file, line=line)
 
 
 def save(found: Plan, path: Path) -> None:
@@ -191,4 +200,6 @@ def save(found: Plan, path: Path) -> None:
 
     from lab.adapters.files import put
 
+    if not path.absolute().parent.is_dir():
+        raise problem(f"there is no folder {path.absolute().parent}", do="make it, or save the plan elsewhere")
     put(path, (json.dumps(found.to_json(), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
 import time
@@ -82,6 +83,22 @@ def backup(lab: Lab, to: Path | None = None) -> Path:
         source.backup(copy)
     temporary.replace(target)
     return target
+
+
+COPIES = 5
+LARGE = 128 << 20
+"""Bytes from which a ledger is copied once a day instead of after every apply."""
+
+
+def keep_copy(lab: Lab) -> None:
+    """The newest COPIES of the ledger lie in `state/backup/`; a copy that cannot be made stops nothing."""
+    kept = sorted((lab.state / "backup").glob("ledger-*.sqlite"))
+    with contextlib.suppress(OSError, sqlite3.Error):
+        recent = bool(kept) and time.time() - kept[-1].stat().st_mtime < 86_400
+        if lab.ledger_path.stat().st_size < LARGE or not recent:
+            backup(lab)
+        for old in sorted((lab.state / "backup").glob("ledger-*.sqlite"))[:-COPIES]:
+            old.unlink()
 
 
 def restore(lab: Lab, source: Path | None = None) -> tuple[Path, list[str]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from lab.adapters import store
 from lab.core import layout
 
-TOP = ("blobs", "models", "incoming", "dropped", "stray")
+TOP = ("blobs", "models", "datasets", "incoming", "dropped", "stray")
 STAMPS = re.compile(r"\.lab\.json|\.ledger-.+\.json")
 HEX = re.compile("[0-9a-f]{64}")
 

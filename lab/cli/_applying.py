@@ -25,7 +25,7 @@ def approver(yes: bool, *, quiet: bool = False, saved: bool = False) -> Approve:
 
     def approve(plan: Plan) -> bool:
         if not quiet:
-            print(text.render(plan, colour=_arguments.colour()).removesuffix(_HINT).rstrip())
+            print(text.render(plan, colour=_arguments.colour(), hint=False))
             print(flush=True)
         for change in plan.todo:
             if change.action is Action.DESTROY and change.drift and not change.release and _holds_data(change.address):
@@ -38,9 +38,6 @@ def approver(yes: bool, *, quiet: bool = False, saved: bool = False) -> Approve:
         return answer.strip().lower() in ("y", "yes", "是")
 
     return approve
-
-
-_HINT = "Run `lab apply` to do it, `lab show ADDRESS` to see why."
 
 
 def _holds_data(address: str) -> bool:

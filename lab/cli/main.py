@@ -161,6 +161,32 @@ def _open(args: argparse.Namespace) -> Any:
     return Lab.find(Path(args.folder), overrides, tell)
 
 
+class _Steady:
+    """A stream whose reader may leave (`| head`): what is said to nobody is dropped, and the work goes on."""
+
+    def __init__(self, out: IO[str]) -> None:
+        self._out = out
+
+    def write(self, text: str) -> int:
+        try:
+            return self._out.write(text)
+        except BrokenPipeError:
+            self._drop()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._out.flush()
+        except BrokenPipeError:
+            self._drop()
+
+    def _drop(self) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._out, name)
+
+
 def run() -> NoReturn:
     """The entry point `lab`."""
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
@@ -171,8 +197,11 @@ def run() -> NoReturn:
         or os.environ.get("LC_MESSAGES")
         or os.environ.get("LANG", "")
     )
+    out: Any = _Steady(sys.stdout)
+    err: Any = _Steady(sys.stderr)
+    sys.stdout, sys.stderr = out, err
     try:
-        code = main(sys.argv[1:], sys.stdout, sys.stderr)
+        code = main(sys.argv[1:], out, err)
         sys.stdout.flush()
     except Problems as e:
         _tell(e, sys.argv[1:])
@@ -180,9 +209,6 @@ def run() -> NoReturn:
     except KeyboardInterrupt:
         print(t("Interrupted."), file=sys.stderr)
         code = 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except Exception as e:
         if os.environ.get("LAB_DEBUG"):
             raise

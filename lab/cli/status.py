@@ -31,5 +31,8 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
         also = f"  (profile {', '.join(others)})" if others else ""
         print(f"  {line.address:<{width}}  {line.state}{also}" + (f": {line.reason}" if line.reason else ""))
     todo = sum(1 for line in lines if line.state.startswith("to "))
-    print(f"{len(lines)} resources, {todo} not as declared." + (" Run `lab plan`." if todo else ""))
+    print(
+        f"{len(lines)} resource{'s' if len(lines) != 1 else ''}, {todo} not as declared."
+        + (" Run `lab plan`." if todo else "")
+    )
     return 0

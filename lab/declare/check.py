@@ -93,6 +93,8 @@ def _said(declared: Declared, earlier: bool) -> Iterator[Problem]:
     """What each kind finds wrong in its context, and what two resources claim at once."""
     claims: dict[str, Address] = {}
     for address, declaration in declared.declarations.items():
+        if any(r not in declared.declarations and r not in declared.ladders for r in declaration.requires()):
+            continue  # said where the reference stands; the kind could only stumble over it
         context = declared.context(address)
         try:
             for said in declaration.check(context):

@@ -260,4 +260,6 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
     for words, summary, do in _WORDS:
         if words in said:
             return Problem(summary, file=file, line=line, column=column, do=do)
-    return Problem("this is not valid YAML", file=file, line=line, column=column, do="compare it with its neighbours")
+    return Problem(
+        "this is not valid YAML", file=file, line=line, column=column, why=said, do="compare it with its neighbours"
+    )

@@ -169,6 +169,11 @@ class Ledger:
         for path in self._stamps:
             write_stamp(path, stamp)
 
+    def fold(self) -> None:
+        """The write-ahead log is folded into the file, so that a plain copy of the file is the whole ledger."""
+        with contextlib.suppress(sqlite3.Error):
+            self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def put(self, records: Iterable[Record]) -> None:
         """Records are written as they are; inside a `transaction`."""
         rows = [

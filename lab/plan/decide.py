@@ -96,7 +96,7 @@ def _wanted(address: Address, wanted: Wanted, record: Record | None, seen: Obser
         if matches and not declaration.derived:
             return replace(base, action=Action.ADOPT, reason="an interrupted apply had finished it; it is recorded now")
         action = Action.CREATE if not record.facts else _kind_of_change(declaration, fields)
-        return replace(base, action=action, reason="an interrupted apply continues", fields=fields)
+        return replace(base, action=action, reason="an apply that did not finish it continues", fields=fields)
     if seen.unknown:
         if same:
             return replace(base, reason=f"cannot be observed: {seen.unknown}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 
 from lab.core.change import Action, Change
@@ -36,8 +37,8 @@ def word(change: Change) -> str:
     return str(change.action)
 
 
-def render(plan: Plan, *, colour: bool = False, verbose: bool = False) -> str:
-    """The whole plan as text, without a final newline. Pure."""
+def render(plan: Plan, *, colour: bool = False, verbose: bool = False, hint: bool = True) -> str:
+    """The whole plan as text, without a final newline; `hint` ends it with the next command. Pure."""
     paint = _paint if colour else _plain
     todo = plan.todo
     lines: list[str] = []
@@ -56,9 +57,17 @@ def render(plan: Plan, *, colour: bool = False, verbose: bool = False) -> str:
     lines += _unknowns(plan.changes)
     if plan.problems:
         lines += ["", *problems(plan.problems)]
-    elif todo:
-        lines.append(t("Run `lab apply` to do it, `lab show ADDRESS` to see why."))
+    elif todo and hint and plan.header.verb != "against":
+        lines.append(t("Run `{command}` to do it, `lab show ADDRESS` to see why.", command=_command(plan.header)))
     return "\n".join(lines)
+
+
+def _command(h: Header) -> str:
+    """The command that does exactly what was planned. Pure."""
+    words = ["lab", "apply", *h.overrides]
+    for flag, patterns in (("--only", h.only), ("--exclude", h.exclude)):
+        words += [word for pattern in patterns for word in (flag, pattern)]
+    return shlex.join(words)
 
 
 def heading(h: Header) -> str:

@@ -108,7 +108,7 @@ def test_finished_steps_are_not_repeated(tmp_path: Path, plugged: dict[str, str]
     time.sleep(0.15)
     child.kill()
     child.communicate()
-    assert "an interrupted apply continues" in lab.run("plan", env=plugged).out
+    assert "an apply that did not finish it continues" in lab.run("plan", env=plugged).out
     assert lab.run("apply", "--yes", env=plugged).code == 0
     assert log.read_text().split() == ["0", "1", "2", "3"]
     assert "No changes" in lab.run("plan", env=plugged).out
@@ -296,3 +296,39 @@ def test_a_read_only_place_is_a_clear_problem(tmp_path: Path) -> None:
     assert "file.a" in ran.err
     assert (tmp_path / "b").exists()
     assert "Traceback" not in ran.err
+
+
+def test_a_lost_ledger_with_no_copy_left_is_adopted_anew(tmp_path: Path) -> None:
+    """What the problem says to do works: `lab import --all` begins a new ledger, stamps or not."""
+    lab = TestLab.make(tmp_path, {"file/a": "path: ROOT/store/a.txt\ncontent: hello\n"})
+    lab("apply", "--yes")
+    shutil.rmtree(tmp_path / "state/backup")
+    for tail in ("", "-wal", "-shm"):
+        (tmp_path / f"state/ledger.sqlite{tail}").unlink(missing_ok=True)
+    assert lab("plan").code == 1
+    assert lab("import", "--all").code == 0
+    assert lab("plan", "--detailed-exitcode").code == 0
+
+
+def test_every_apply_leaves_a_copy_of_the_ledger(tmp_path: Path) -> None:
+    """The newest five copies are kept, and the file alone is the whole ledger."""
+    lab = TestLab.make(tmp_path, {"file/a": "path: ROOT/a.txt\ncontent: hello\n"})
+    lab("apply", "--yes")
+    (tmp_path / "state/ledger.sqlite").unlink()
+    assert lab("state", "restore").code == 0
+    assert lab("plan", "--detailed-exitcode").code == 0
+
+
+def test_a_reader_that_leaves_does_not_stop_an_apply(tmp_path: Path) -> None:
+    """`lab apply | head -1` does all its work and says how it ended by its exit code."""
+    files = {f"file/f{i}": f"path: ROOT/out/{i}.txt\ncontent: 'file {i}'\n" for i in range(50)}
+    lab = TestLab.make(tmp_path, files)
+    child = lab.child("apply", "--yes")
+    assert child.stdout is not None
+    child.stdout.readline()
+    child.stdout.close()
+    assert child.stderr is not None
+    child.stderr.read()
+    assert child.wait(timeout=60) == 0
+    assert len(os.listdir(tmp_path / "out")) == 50
+    assert (tmp_path / "state/stamp.json").exists()
