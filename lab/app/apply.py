@@ -15,7 +15,7 @@ from lab.adapters.secrets import resolve
 from lab.app import state
 from lab.app.begun import leftovers
 from lab.app.guest import refuse_guests
-from lab.app.lab import Lab
+from lab.app.lab import Lab, read_machine
 from lab.app.plan import new_record
 from lab.app.plan import plan as make_plan
 from lab.apply.carry import Capacity, Carrier, Deed
@@ -198,6 +198,13 @@ def _never(facts: Facts, content: str) -> Record:
 
 
 def _policy(lab: Lab) -> None:
+    here = read_machine().platform
+    if lab.host.platform != here:
+        raise problem(
+            f"the lab is declared for {lab.host.name} ({lab.host.platform}), and this machine is {here}",
+            why="plans may be made for any machine; only the machine itself can be changed",
+            do="apply there (`lab apply --host NAME`), or say `host=auto`",
+        )
     policy = lab.head.get("apply") or {}
     need = policy.get("require", "")
     if not need:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 
 from lab.core.problem import problem
@@ -26,15 +27,15 @@ def main(args: argparse.Namespace) -> int:
     for kind in sorted(p for p in root.iterdir() if p.is_dir() and args.kind in (None, p.name)):
         for recipe in sorted(p for p in kind.iterdir() if p.name not in ASIDE):
             print(f"  {kind.name + '/' + recipe.stem:<32}  {_first_line(recipe)}")
-    print("Start a lab from one with `lab init DIR --recipe NAME`.")
+    print("Start a lab from one of lab/ with `lab init DIR --recipe NAME`; copy the others into conf/.")
     return 0
 
 
 def _first_line(path: Path) -> str:
-    files = [path] if path.is_file() else sorted(path.glob("README.md")) or sorted(path.rglob("*.yaml"))
+    files = [path] if path.is_file() else [*path.glob("README.md"), *path.glob("*.py"), *sorted(path.rglob("*.yaml"))]
     for file in files[:1]:
         for line in file.read_text(encoding="utf-8").splitlines():
-            text = line.lstrip("# ").strip()
-            if text and not text.startswith(("yaml-language-server", "-")):
-                return text.removeprefix("description: ")[:80]
+            text = line.lstrip("# ").strip(' "')
+            if text and text != "LAB_NAME" and not text.startswith(("yaml-language-server", "-")):
+                return textwrap.shorten(text.removeprefix("description: "), 84, placeholder=" …")
     return ""
