@@ -67,7 +67,8 @@ def ansible(root: Path, n: int) -> list[str] | None:
     (root / "site.yml").write_text(f"- hosts: localhost\n  connection: local\n  gather_facts: false\n  tasks:\n{tasks}")
     for i in range(n):
         (root / f"f{i}").write_text("hello")
-    return [program, "--check", "-i", "localhost,", "site.yml"] if program and n <= 100 else None
+    python = f"ansible_python_interpreter={sys.executable}"
+    return [program, "--check", "-i", "localhost,", "-e", python, "site.yml"] if program and n <= 100 else None
 
 
 def pyinfra(root: Path, n: int) -> list[str] | None:
