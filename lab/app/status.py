@@ -66,6 +66,10 @@ class Shown:
 def show(lab: Lab, address: str) -> Shown:
     """Wanted, recorded and observed of one resource, with the reason for its change."""
     key = Address(address)
+    if levels := lab.declared.ladders.get(key):
+        raise problem(
+            f"`{address}` is a ladder", why=f"its levels are {', '.join(levels)}", do=f"`lab show {levels[0]}`"
+        )
     if key not in lab.declarations and key not in lab.records:
         known = {*lab.declarations, *lab.records}
         raise problem(
