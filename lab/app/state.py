@@ -78,7 +78,10 @@ def backup(lab: Lab, to: Path | None = None) -> Path:
         raise problem("there is no ledger yet", do="run `lab apply` first")
     target = to or lab.state / "backup" / f"ledger-{time.strftime('%Y%m%d-%H%M%S')}.sqlite"
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp")
+    # A kill leaves at most one unfinished copy, among what may be deleted, and the next one takes its place.
+    temporary = target.with_name(f".{target.name}.tmp") if to else lab.state / UNFINISHED
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    temporary.unlink(missing_ok=True)
     with closing(sqlite3.connect(lab.ledger_path)) as source, closing(sqlite3.connect(temporary)) as copy:
         source.backup(copy)
     temporary.replace(target)
@@ -88,6 +91,14 @@ def backup(lab: Lab, to: Path | None = None) -> Path:
 COPIES = 5
 LARGE = 128 << 20
 """Bytes from which a ledger is copied once a day instead of after every apply."""
+
+
+UNFINISHED = "cache/ledger-copy.tmp"
+
+
+def forget_unfinished_copy(lab: Lab) -> None:
+    """What a kill left of a copy being made is gone."""
+    (lab.state / UNFINISHED).unlink(missing_ok=True)
 
 
 def keep_copy(lab: Lab) -> None:
