@@ -88,7 +88,7 @@ def apply(
             _policy(lab)
             _leave_to_others(lab, ledger)
             if not found.todo:
-                state.forget_unfinished_copy(lab)
+                state.tidy(lab)
                 ledger.stamp()  # an apply killed after its last record had not come to it
                 return Applied(found, found.header.generation, {})
             if not approve(found):

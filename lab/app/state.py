@@ -96,9 +96,12 @@ LARGE = 128 << 20
 UNFINISHED = "cache/ledger-copy.tmp"
 
 
-def forget_unfinished_copy(lab: Lab) -> None:
-    """What a kill left of a copy being made is gone."""
+def tidy(lab: Lab) -> None:
+    """What a kill left of a copy being made is gone, and empty work folders that could not be removed in their time."""
     (lab.state / UNFINISHED).unlink(missing_ok=True)
+    for folder in (lab.state / "work").glob("*"):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def keep_copy(lab: Lab) -> None:
