@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import tempfile
 
 import pytest
 
@@ -13,5 +16,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A suite started in the background inherits an ignored SIGINT, and would hand it to every child."""
+    """The suite stands alone: no ignored SIGINT handed on from the background, and no store that an owner's lab uses.
+
+    A store stamped by another checkout of the reference lab would rightly be a problem here ("the ledger is missing").
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["LAB_STORE"] = tempfile.mkdtemp(prefix="lab-store-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """What the suite stored goes with it."""
+    shutil.rmtree(os.environ["LAB_STORE"], ignore_errors=True)
