@@ -8,11 +8,13 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lab.core.host import Host
+from lab.core.host import Engine, Host
 from lab.core.problem import did_you_mean, problem
 from lab.forecast import chips
 
@@ -32,13 +34,13 @@ def read(state: Path | None = None) -> Host:
     return Host.model_validate({k: v for k, v in found.items() if v is not None})
 
 
-def declared(conf: Path, name: str) -> Host:
-    """The host declared in `conf/host/NAME.yaml`, or shipped with Lab. Reads."""
+def declared(conf: Path, name: str, state: Path | None = None) -> Host:
+    """The host of `conf/host/NAME.yaml`, or shipped with Lab; with what was measured, if it is this one. Reads."""
     import yaml
     from pydantic import ValidationError
 
     if name == "auto":
-        return read()
+        return read(state)
     known = {p.stem: p for folder in (_BUILTIN, conf / "host") if folder.is_dir() for p in folder.glob("*.yaml")}
     if name not in known:
         raise problem(
@@ -48,7 +50,7 @@ def declared(conf: Path, name: str) -> Host:
         )
     try:
         block = yaml.safe_load(known[name].read_text(encoding="utf-8")) or {}
-        return Host.model_validate({"name": name, **block})
+        return Host.model_validate({"name": name, **block}).measured(read(state))
     except (yaml.YAMLError, ValidationError, TypeError) as e:
         raise problem(f"conf/host/{name}.yaml is no host", why=str(e).splitlines()[0], file=str(known[name])) from e
 
@@ -174,7 +176,16 @@ def _measured(state: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     names = ("bandwidth", "tflops", "network", "disk_rate")
-    return {n: found[n] for n in names if isinstance(found.get(n), (int, float))}
+    rates = {n: found[n] for n in names if isinstance(found.get(n), (int, float))}
+    return {**rates, "engines": dict(_engines(found.get("engines")))}
+
+
+def _engines(found: Any) -> Iterator[tuple[str, Engine]]:
+    from pydantic import ValidationError
+
+    for name, block in found.items() if isinstance(found, dict) else ():
+        with suppress(ValidationError):
+            yield str(name), Engine.model_validate(block)
 
 
 def _text(path: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.app.forecast import architecture, calibration, machine_of
+from lab.app.forecast import architecture, machine_of
 from lab.app.lab import Lab
 from lab.forecast.advice import Advice
 from lab.forecast.advice import advise as best
@@ -20,5 +20,4 @@ def advise(
     """What to declare for `model` on this host, or on another; `context` 0 takes 8,192, or the model's own if less."""
     arch, machine = architecture(lab, model), machine_of(lab, host)
     span = context or min(8192, arch.context or 8192)
-    known = calibration(lab) if not host else {}
-    return best(arch, machine, span, known, engine=engine, sequences=sequences, least=least)
+    return best(arch, machine, span, engine=engine, sequences=sequences, least=least)

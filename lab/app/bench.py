@@ -9,9 +9,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lab.app.calibrate import learn
 from lab.app.generate import folder, resolve
 from lab.app.lab import Lab
 from lab.core.problem import problem
+
+IDLE = 0.5
+"""Load per core up to which figures say something of the machine, and correct its calibration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,9 @@ def bench(
     lab.state.mkdir(parents=True, exist_ok=True)
     with open(lab.state / "bench.jsonl", "a", encoding="utf-8") as f:
         f.writelines(json.dumps(asdict(r)) + "\n" for r in rows)
+    if load <= IDLE:
+        for row in rows:
+            learn(lab, full, row.engine, row.context, row.depth, row.tokens_per_second)
     return rows
 
 

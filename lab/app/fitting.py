@@ -7,22 +7,17 @@ from typing import Any
 
 from lab.core.forecast import Estimate
 from lab.core.host import GIB, Host
-from lab.forecast import cache, memory, reading
+from lab.forecast import cache, fit, memory, reading
 from lab.forecast.architecture import Architecture
 
-SHARE = 0.75
-"""Part of the memory that a model may take where the host says no limit."""
 DEFAULT_CONTEXT = 8192
 """Tokens that are asked for where nothing is declared: engines do not start with a model's longest."""
 
 
 def limit(host: Host) -> float | None:
     """Bytes a model may take on a host; None where its memory is not known. Pure."""
-    if host.gpu_memory:
-        return float(host.gpu_memory)
-    if host.wired_limit:
-        return float(host.wired_limit)
-    return host.memory * SHARE if host.memory else None
+    bound = fit.limit(host)
+    return bound.bytes if bound else None
 
 
 def need(found: Mapping[str, Any], size: int | None, context: int | None, host: Host) -> tuple[int | None, bool | None]:

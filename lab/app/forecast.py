@@ -67,9 +67,8 @@ def forecast(
     arch, machine = architecture(lab, model), machine_of(lab, host)
     chosen = [use_of(t) for t in types] or _default_uses(arch)
     spans = tuple(contexts) or tuple(c for c in CONTEXTS if not arch.context or c <= arch.context) or CONTEXTS[:1]
-    known = calibration(lab) if machine.name == lab.host.name else {}
     rows = tuple(
-        tuple(needs(arch, u.with_(context=c, kv_type=kv_type, sequences=sequences), machine, known) for c in spans)
+        tuple(needs(arch, u.with_(context=c, kv_type=kv_type, sequences=sequences), machine) for c in spans)
         for u in chosen
     )
     limit = fit.limit(machine)
@@ -176,7 +175,7 @@ def machine_of(lab: Lab, name: str) -> Host:
         return lab.host
     from lab.adapters import machine
 
-    return machine.declared(lab.conf, name)
+    return machine.declared(lab.conf, name, lab.state)
 
 
 def calibration(lab: Lab) -> dict[str, Any]:

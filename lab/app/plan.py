@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lab.adapters import git
+from lab.app import capacity
 from lab.app.lab import Lab
 from lab.core.address import Address
 from lab.core.change import Action, Change
@@ -14,7 +15,6 @@ from lab.core.facts import Facts
 from lab.core.forecast import NOTHING, Forecast
 from lab.core.problem import Problem, problem
 from lab.core.record import Record
-from lab.core.units import size
 from lab.core.world import Depth
 from lab.plan import guards, select
 from lab.plan.decide import Observation, Wanted
@@ -59,26 +59,10 @@ def plan(
     protected = {a for a, d in declared.declarations.items() if d.protect}
     refused = guards.refusals(found, lab.records, protected, allow_destroy=allow_destroy)
     changes = tuple(c if c.action is Action.NONE else replace(c, where=_where(lab, c)) for c in found.changes)
-    problems = tuple(_placed(lab, p) for p in (*found.problems, *refused, *_too_little_disk(lab, found)))
+    found, crowded = capacity.together(lab, found)
+    lacking = capacity.too_little_disk(lab, found)
+    problems = tuple(_placed(lab, p) for p in (*found.problems, *refused, *crowded, *lacking))
     return replace(found, changes=changes, problems=problems)
-
-
-def _too_little_disk(lab: Lab, found: Plan) -> list[Problem]:
-    """What the volumes of this machine cannot hold; a plan for another machine is not asked."""
-    if found.forecast.disk_peak is None or lab.host.name != "auto":
-        return []
-    from lab.forecast import totals
-
-    needs = totals.plan(found.todo)
-    free = {volume: lab.world().volume(volume or str(lab.store)) for volume in needs.disk_peak}
-    return [
-        Problem(
-            f"the plan needs {size(need)} of disk, {volume or lab.store} has {size(left)} free",
-            why="at its peak, while it is being done",
-            do="free some (`lab gc` shows what nothing needs), or leave something out with `--exclude`",
-        )
-        for volume, need, left in totals.shortfalls(needs, free)
-    ]
 
 
 def against(lab: Lab, revision: str) -> Plan:

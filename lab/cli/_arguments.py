@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 
+from lab.core.problem import problem
+
 
 def overrides(parser: argparse.ArgumentParser) -> None:
     """Hydra overrides as positional words."""
@@ -28,3 +30,12 @@ def as_json(parser: argparse.ArgumentParser) -> None:
 def colour() -> bool:
     """Whether standard output is a terminal that wants colour."""
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+def tokens(text: str) -> int:
+    """`8192`, `8k`, `1M` as tokens."""
+    unit = {"k": 1024, "m": 1024**2}.get(text[-1:].lower(), 1)
+    number = text[:-1] if unit > 1 else text
+    if not number.isdecimal() or not 0 < int(number) * unit <= 2**31:
+        raise problem(f"`{text}` is no number of tokens", do="give 8192, 8k or 1M")
+    return int(number) * unit

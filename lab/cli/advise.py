@@ -8,14 +8,13 @@ import json
 from lab.app.advise import advise
 from lab.app.lab import Lab
 from lab.cli import _arguments
-from lab.cli.forecast import _count
 from lab.forecast.advice import Advice
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `lab advise`."""
     parser.add_argument("model", help="a declared model, a hub id, a path or a published name")
-    parser.add_argument("--context", type=_count, default=0, metavar="TOKENS", help="8192 or 8k")
+    parser.add_argument("--context", type=_arguments.tokens, default=0, metavar="TOKENS", help="8192 or 8k")
     parser.add_argument("--host", default="", metavar="NAME", help="conf/host/NAME.yaml instead of this lab's host")
     parser.add_argument("--engine", choices=["llama.cpp", "mlx"], default="", help="only this engine")
     parser.add_argument("--sequences", type=int, default=1, help="requests at once")

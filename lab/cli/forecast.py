@@ -20,8 +20,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `lab forecast`."""
     parser.add_argument("model", help="a declared model, a hub id, a path or a published name; or `check`")
     parser.add_argument("file", nargs="?", type=Path, help="for `check`: the table of truths")
-    parser.add_argument("--type", action="append", default=[], dest="types", metavar="TYPE", help="Q4_K_M, mlx-4bit, …")
-    parser.add_argument("--context", action="append", default=[], type=_count, metavar="TOKENS", help="8192 or 8k")
+    parser.add_argument("--type", action="append", default=[], dest="types", metavar="TYPE", help="Q4_K_M,mlx-4bit,…")
+    parser.add_argument("--context", action="append", default=[], metavar="TOKENS", help="8192 or 8k,32k")
     parser.add_argument("--host", default="", metavar="NAME", help="conf/host/NAME.yaml instead of this lab's host")
     parser.add_argument("--kv-type", default="f16", help="type of the cache: f16, q8_0, …")
     parser.add_argument("--sequences", type=int, default=1, help="requests at once")
@@ -30,8 +30,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     _arguments.as_json(parser)
 
 
-def _count(text: str) -> int:
-    return int(text[:-1]) * 1024 if text[-1:] in "kK" else int(text)
+def _listed(given: list[str]) -> list[str]:
+    """Every value of an option that is given several times, or with commas."""
+    return [word.strip() for text in given for word in text.split(",") if word.strip()]
 
 
 def main(lab: Lab, args: argparse.Namespace) -> int:
@@ -40,7 +41,8 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
         found = app.check_file(args.file, args.architectures)
         print(json.dumps(_check_json(found), indent=1) if args.json else render_check(found))
         return 0
-    table = app.forecast(lab, args.model, args.types, args.context, args.host, args.kv_type, args.sequences)
+    contexts = [_arguments.tokens(c) for c in _listed(args.context)]
+    table = app.forecast(lab, args.model, _listed(args.types), contexts, args.host, args.kv_type, args.sequences)
     if args.chart:
         from lab.cli._chart import svg
 

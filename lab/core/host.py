@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -20,6 +21,22 @@ def _bytes(value: Any) -> Any:
 
 Bytes = Annotated[int, BeforeValidator(_bytes)]
 """A number of bytes, or `460GB`, `512GiB`."""
+
+
+class Engine(BaseModel):
+    """How fast one engine was measured to run on a machine; by type where types differ."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    version: str = ""
+    eta: float
+    """Share of the memory's bandwidth at which weights are read."""
+    alpha: float
+    """Seconds per layer and token beside reading."""
+    flops: float
+    """FLOP/s reached in prompts."""
+    eta_by_type: Mapping[str, float] = {}
+    flops_by_type: Mapping[str, float] = {}
 
 
 class Host(BaseModel):
@@ -56,6 +73,8 @@ class Host(BaseModel):
     """Download rate, bytes/s."""
     disk_rate: float | None = None
     """Sequential disk rate, bytes/s."""
+    engines: Mapping[str, Engine] = {}
+    """What `lab calibrate` measured of each engine; `llama.cpp`, `mlx`."""
     os: str = ""
     """`macOS 26.1`, `Debian 12`."""
     support: str = "works, not tuned"
@@ -66,3 +85,11 @@ class Host(BaseModel):
     """The lab's folder on that host; `~/lab` where it is not said."""
     source: str = ""
     """Where these figures were published, or how they were read."""
+
+    def measured(self, here: Host) -> Host:
+        """This host with what was measured `here`, where that is the same machine (chip and memory). Pure."""
+        if not here.engines or not self.chip or (self.chip, self.memory) != (here.chip, here.memory):
+            return self
+        names = ("bandwidth", "tflops", "network", "disk_rate")
+        rates = {n: v for n in names if (v := getattr(here, n)) is not None}
+        return self.model_copy(update={**rates, "engines": here.engines})

@@ -233,6 +233,7 @@ class Loading:
             "lab": settings.lab.model_dump(),
             "apply": settings.apply.model_dump(),
             "offline": settings.offline,
+            "together": list(settings.together),
             "moved": [m.model_dump(by_alias=True) for m in settings.moved],
         }
 
@@ -242,7 +243,8 @@ class Loading:
         if block.get("name", "auto") == "auto":
             block = {**self.machine().model_dump(), **{k: v for k, v in block.items() if k != "name"}}
         try:
-            return Host.model_validate(block)
+            host = Host.model_validate(block)
+            return host.measured(self.machine()) if host.chip else host
         except ValidationError as e:
             for fault in faults(e, Host, block, "host"):
                 self.problems.append(self._in_head(fault.summary, ["host", *fault.path], fault.do, key=fault.key))

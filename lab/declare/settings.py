@@ -101,6 +101,8 @@ class Settings(_Block):
     """What `lab apply` insists on."""
     moved: tuple[Moved, ...] = ()
     """Renamed resources; nothing is rebuilt."""
+    together: tuple[str, ...] = ()
+    """Addresses or globs of what is used at the same time: a plan adds up their memory, and refuses what cannot fit."""
     offline: bool = False
     """Refuse every connection but loopback."""
     vars: Mapping[str, Any] = {}

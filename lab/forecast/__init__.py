@@ -3,14 +3,13 @@
     arch = reading.from_config(config)                       # or from_gguf, from_row, from_lock, catalogue.find(name)
     model(arch, format="gguf", type="Q4_K_M", context=32768, host=host)   # a Forecast for a plan
     needs(arch, Use(type="Q4_K_M", context=32768), host)                  # the same in its parts
-    plan(changes, together=addresses)                                     # totals of a plan
+    plan(changes)                                                         # totals of a plan
 
 Modules are loaded when they are first asked for: a plan of files needs none of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +28,11 @@ _HOMES = {
 }  # fmt: skip
 
 
-def model(
-    arch: Architecture, *, host: Host | None = None, calibration: Mapping[str, Any] | None = None, **use: Any
-) -> Forecast:
+def model(arch: Architecture, *, host: Host | None = None, **use: Any) -> Forecast:
     """What running a model as declared takes; `use` are the fields of `Use`. Pure."""
     from lab.forecast.use import Use, needs
 
-    return needs(arch, Use(**use), host, calibration).forecast()
+    return needs(arch, Use(**use), host).forecast()
 
 
 def __getattr__(name: str) -> Any:

@@ -57,7 +57,6 @@ def advise(
     arch: Architecture,
     host: Host,
     context: int,
-    calibration: Mapping[str, Any] | None = None,
     *,
     engine: str = "",
     sequences: int = 1,
@@ -71,7 +70,7 @@ def advise(
     refused: Needs | None = None
     slow: Needs | None = None
     for use, stray in _candidates(host, engine):
-        verdict = fit.verdict(arch, use.with_(context=context, sequences=sequences), host, calibration, offer=False)
+        verdict = fit.verdict(arch, use.with_(context=context, sequences=sequences), host, offer=False)
         if verdict.fits is None:
             continue
         if not verdict.fits:

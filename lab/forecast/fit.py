@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from lab.core.host import GIB, Host
 from lab.forecast import chips, gguf_types
@@ -65,11 +64,9 @@ def limit(host: Host) -> Limit | None:
     return Limit(host.memory - left, f"{_size(host.memory)} of memory, less {_size(left)} for the system")
 
 
-def verdict(
-    arch: Architecture, use: Use, host: Host, calibration: Mapping[str, Any] | None = None, *, offer: bool = True
-) -> Verdict:
+def verdict(arch: Architecture, use: Use, host: Host, *, offer: bool = True) -> Verdict:
     """Whether `use` fits on `host`. What does not fit comes with declarations that do. Pure."""
-    need, bound = needs(arch, use, host, calibration), limit(host)
+    need, bound = needs(arch, use, host), limit(host)
     if need.peak is None or bound is None:
         why = "; ".join(need.notes) or "the memory of the host is not known"
         return Verdict(None, need, bound, why)

@@ -76,7 +76,6 @@ class Measured:
     alpha: float
     flops: float
     """FLOP/s reached in prompts."""
-    version: str = ""
 
 
 def generation(chip: str) -> int:

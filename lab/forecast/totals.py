@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from lab.core.address import Address
 from lab.core.change import Action, Change
-from lab.core.forecast import Estimate, Forecast
+from lab.core.forecast import NOTHING, Estimate, Forecast
 from lab.core.graph import order
 
 STORE = ""
@@ -21,73 +20,68 @@ IDLE = frozenset({Action.NONE, Action.DESTROY, Action.MOVE, Action.ADOPT})
 class Totals:
     """The cost of a plan. None means that nothing known asks for it."""
 
-    download: Estimate | None = None
-    disk: Mapping[str, Estimate] = field(default_factory=dict)
-    """Bytes that stay, per volume."""
-    disk_peak: Mapping[str, Estimate] = field(default_factory=dict)
-    """Bytes needed at once while it is done, per volume: a quantization needs its source and its output."""
-    memory: Estimate | None = None
-    """The most any one change takes."""
-    together: Estimate | None = None
-    """What all that is declared to run together takes at once."""
-    seconds: Estimate | None = None
-    """The time of the critical path: what waits for what, one after the other."""
+    whole: Forecast = NOTHING
+    """Bytes to fetch and on disk add up; memory is the most any one change takes; time is that of the critical path."""
+    volumes: Mapping[str, Forecast] = field(default_factory=dict)
+    """`disk` and `disk_peak` of each volume; the store's is `STORE`."""
     path: tuple[Address, ...] = ()
-    """The changes on the critical path."""
+    """The changes on the critical path: what waits for what, one after the other."""
     unknown: tuple[Address, ...] = ()
     """Changes whose forecast has gaps."""
+    together: Estimate | None = None
+    """Bytes of memory of all that the lab declares to be used at once."""
 
     def to_json(self) -> dict[str, Any]:
         """Known figures by name."""
-
-        def one(e: Estimate) -> dict[str, Any]:
-            return {"value": e.value, "low": e.low, "high": e.high, "source": e.source}
-
-        out: dict[str, Any] = {
-            n: one(e) for n in ("download", "memory", "together", "seconds") if (e := getattr(self, n)) is not None
-        }
-        for name in ("disk", "disk_peak"):
-            if volumes := getattr(self, name):
-                out[name] = {v or "store": one(e) for v, e in sorted(volumes.items())}
+        out = self.whole.to_json()
+        if self.volumes:
+            out["volumes"] = {v or "store": f.to_json() for v, f in sorted(self.volumes.items())}
         if self.path:
             out["critical_path"] = list(self.path)
         if self.unknown:
             out["unknown"] = list(self.unknown)
+        if self.together:
+            out["together"] = Forecast(memory=self.together).to_json()["memory"]
         return out
 
 
-def plan(changes: Iterable[Change], together: Iterable[str] = ()) -> Totals:
-    """The totals of a plan's changes; `together` are the addresses declared to run at once. Pure."""
-    listed = list(changes)
-    todo = [c for c in listed if c.action not in IDLE]
-    forecasts = [c.forecast for c in todo]
-    kept: dict[str, list[Estimate]] = defaultdict(list)
-    extra: dict[str, list[Estimate]] = defaultdict(list)
-    for f in forecasts:
-        if f.disk:
-            kept[f.volume].append(f.disk)
-        if f.disk_peak:
-            d = f.disk or Estimate.exact(0, f.disk_peak.source)
-            more = Estimate(
-                max(0, f.disk_peak.value - d.value),
-                max(0, f.disk_peak.low - d.low),
-                max(0, f.disk_peak.high - d.high),
-                f.disk_peak.source,
-            )
-            extra[f.volume].append(more)
-    disk = {v: e for v, many in kept.items() if (e := _sum(many))}
-    peak = {v: _peak(kept.get(v, []), extra.get(v, [])) for v in {*kept, *extra}}
+NOTHING_TO_DO = Totals()
+
+
+def plan(changes: Iterable[Change]) -> Totals:
+    """The totals of a plan's changes. Pure."""
+    todo = [c for c in changes if c.action not in IDLE]
+    forecasts = [c.forecast for c in todo if c.forecast is not NOTHING]
+    if not forecasts:
+        return NOTHING_TO_DO
+    volumes = {v: _volume([f for f in forecasts if f.volume == v]) for v in {f.volume for f in forecasts if f.disk}}
     seconds, path = critical(todo)
-    wanted = {str(t) for t in together}
-    return Totals(
-        download=_sum([f.download for f in forecasts if f.download]),
-        disk=disk,
-        disk_peak=peak,
+    whole = Forecast(
+        download=add([f.download for f in forecasts if f.download]),
+        disk=add([f.disk for f in volumes.values() if f.disk]),
+        disk_peak=add([f.disk_peak for f in volumes.values() if f.disk_peak]),
         memory=max((f.memory for f in forecasts if f.memory), key=lambda m: m.value, default=None),
-        together=_sum([c.forecast.memory for c in listed if c.address in wanted and c.forecast.memory]),
         seconds=seconds,
-        path=path,
-        unknown=tuple(c.address for c in todo if c.forecast.notes),
+    )
+    unknown = tuple(c.address for c in todo if c.forecast.notes)
+    return Totals(whole, volumes, path if seconds else (), unknown)
+
+
+def _volume(forecasts: list[Forecast]) -> Forecast:
+    """What stays on one volume; at its peak all that stays and the largest passing need, at worst all of them."""
+    disk = add([f.disk for f in forecasts if f.disk])
+    peaks = [(f.disk, f.disk_peak) for f in forecasts if f.disk and f.disk_peak]
+    extra = [_less(peak, stays) for stays, peak in peaks]
+    if disk is None or not extra:
+        return Forecast(disk=disk, disk_peak=disk)
+    top = max(extra, key=lambda e: e.value)
+    high = disk.high + sum(e.high for e in extra)
+    return Forecast(disk=disk, disk_peak=Estimate(disk.value + top.value, disk.low + top.low, high, disk.source))
+
+
+def _less(one: Estimate, other: Estimate) -> Estimate:
+    return Estimate(
+        max(0, one.value - other.value), max(0, one.low - other.low), max(0, one.high - other.high), one.source
     )
 
 
@@ -102,37 +96,22 @@ def critical(changes: Iterable[Change]) -> tuple[Estimate | None, tuple[Address,
             if found and _value(found[0]) > _value(before[0]):
                 before = found
         own = by[address].forecast.seconds
-        best[address] = (_sum([e for e in (before[0], own) if e]), (*before[1], address))
+        best[address] = (add([e for e in (before[0], own) if e]), (*before[1], address))
     return max(best.values(), key=lambda f: _value(f[0]), default=(None, ()))
 
 
 def shortfalls(totals: Totals, free: Mapping[str, int | None]) -> list[tuple[str, float, int]]:
     """Volumes whose peak exceeds what is free: (volume, bytes needed, bytes free). Pure."""
     out = []
-    for volume, need in sorted(totals.disk_peak.items()):
+    for volume, need in sorted(totals.volumes.items()):
         left = free.get(volume)
-        if left is not None and need.value > left:
-            out.append((volume, need.value, left))
+        if left is not None and need.disk_peak and need.disk_peak.value > left:
+            out.append((volume, need.disk_peak.value, left))
     return out
 
 
-def add(forecasts: Iterable[Forecast]) -> Estimate | None:
-    """Bytes of memory of all at once. Pure."""
-    return _sum([f.memory for f in forecasts if f.memory])
-
-
-def _peak(kept: list[Estimate], extra: list[Estimate]) -> Estimate:
-    """All that stays and the largest passing need; at worst every passing need at once."""
-    base = _sum(kept) or Estimate.exact(0, "rule")
-    if not extra:
-        return base
-    top = max(extra, key=lambda e: e.value)
-    return Estimate(
-        base.value + top.value, base.low + top.low, base.high + sum(e.high for e in extra), base.source or top.source
-    )
-
-
-def _sum(many: list[Estimate]) -> Estimate | None:
+def add(many: Iterable[Estimate]) -> Estimate | None:
+    """All of them at once; None where there is none. Pure."""
     total: Estimate | None = None
     for e in many:
         total = total + e if total else e

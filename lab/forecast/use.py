@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -108,9 +107,7 @@ def read_bytes(arch: Architecture, use: Use) -> reads.Reads | None:
     return reads.weights_read(arch, type=use.type)
 
 
-def needs(
-    arch: Architecture, use: Use, host: Host | None = None, calibration: Mapping[str, Any] | None = None
-) -> Needs:
+def needs(arch: Architecture, use: Use, host: Host | None = None) -> Needs:
     """What running `arch` as declared takes: bytes and, on a host whose bandwidth is known, tokens per second. Pure."""
     engine, notes = use.runs_on, list(arch.unknown)
     size = weight_bytes(arch, use)
@@ -137,31 +134,30 @@ def needs(
     peak = memory.peak(arch, size, kv, buffer, context=use.context, engine=engine) if size and kv else None
     out = Needs(use, size, kv, buffer, peak)
     if host is not None:
-        out = _rates(arch, out, host, calibration or {}, notes)
+        out = _rates(arch, out, host, notes)
     return replace(out, notes=tuple(dict.fromkeys(notes)))
 
 
-def measured(calibration: Mapping[str, Any], use: Use) -> speed.Measured | None:
+def measured(host: Host, use: Use) -> speed.Measured | None:
     """What a calibration says of the engine with this type of weights; None where it was not measured. Pure."""
-    found = calibration.get("engines", {}).get(use.runs_on)
-    if not isinstance(found, Mapping):
+    found = host.engines.get(use.runs_on)
+    if found is None:
         return None
     name = str(use.bits) if use.format == MLX and use.bits else "F16"
     if use.type:
         kind = gguf_types.canonical(use.type)
         name = gguf_types.FILE_TYPES[kind].default if kind else ""
-    eta = found.get("eta_by_type", {}).get(name, found["eta"])
-    flops = found.get("flops_by_type", {}).get(name, found["flops"])
-    return speed.Measured(eta, found["alpha"], flops, str(found.get("version", "")))
+    eta, flops = found.eta_by_type.get(name, found.eta), found.flops_by_type.get(name, found.flops)
+    return speed.Measured(eta, found.alpha, flops)
 
 
-def _rates(arch: Architecture, out: Needs, host: Host, calibration: Mapping[str, Any], notes: list[str]) -> Needs:
+def _rates(arch: Architecture, out: Needs, host: Host, notes: list[str]) -> Needs:
     use = out.use
     read = read_bytes(arch, use)
     if read is None:
         notes.append("speed: not known (the weights are not)")
         return out
-    found = measured(calibration, use)
+    found = measured(host, use)
     depth = use.depth if use.depth is not None else min(use.context // 2, 256)
     per_token = speed.decode_seconds(
         arch, read, host, engine=use.runs_on, depth=depth, kv_type=use.kv_type, type=use.type, measured=found

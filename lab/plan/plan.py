@@ -11,9 +11,11 @@ from lab.core import graph
 from lab.core.address import Address
 from lab.core.change import Action, Change
 from lab.core.facts import digest
-from lab.core.forecast import NOTHING, Estimate, Forecast
+from lab.core.forecast import NOTHING, Forecast
 from lab.core.problem import Problem
 from lab.core.record import Record
+from lab.forecast import totals
+from lab.forecast.totals import NOTHING_TO_DO, Totals
 from lab.plan.decide import Observation, Wanted, decide
 
 FORMAT = 1
@@ -46,7 +48,7 @@ class Plan:
     header: Header
     changes: tuple[Change, ...]
     problems: tuple[Problem, ...] = ()
-    forecast: Forecast = NOTHING
+    forecast: Totals = NOTHING_TO_DO
 
     @property
     def todo(self) -> tuple[Change, ...]:
@@ -135,32 +137,7 @@ def make(
     ordered = _in_order(changes, needs, records)
     ordered = [_consequence(c, wanted, records, changes) for c in ordered]
     costed = tuple(c if c.action is Action.NONE else replace(c, forecast=cost(c)) for c in ordered)
-    return Plan(header, costed, tuple(problems), total(costed))
-
-
-def total(changes: Iterable[Change]) -> Forecast:
-    """What a plan costs as a whole: bytes add up, the disk's peak is that of one change after the other, memory is the
-    largest, time is that of the critical path. Pure."""
-    todo = [c for c in changes if c.action is not Action.NONE and c.forecast is not NOTHING]
-    if not todo:
-        return NOTHING
-    from lab.forecast import totals
-
-    found = totals.plan(todo)
-    return Forecast(
-        download=found.download,
-        disk=_all(found.disk.values()),
-        disk_peak=_all(found.disk_peak.values()),
-        memory=found.memory,
-        seconds=found.seconds,
-    )
-
-
-def _all(parts: Iterable[Estimate]) -> Estimate | None:
-    whole: Estimate | None = None
-    for part in parts:
-        whole = part if whole is None else whole + part
-    return whole
+    return Plan(header, costed, tuple(problems), totals.plan(costed))
 
 
 def _in_order(

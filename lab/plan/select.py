@@ -9,7 +9,8 @@ from fnmatch import fnmatchcase
 from lab.core import graph
 from lab.core.address import Address
 from lab.core.problem import did_you_mean, problem
-from lab.plan.plan import Plan, total
+from lab.forecast import totals
+from lab.plan.plan import Plan
 
 
 def select(plan: Plan, only: Sequence[str] = (), exclude: Sequence[str] = ()) -> Plan:
@@ -36,7 +37,7 @@ def select(plan: Plan, only: Sequence[str] = (), exclude: Sequence[str] = ()) ->
     changes = tuple(c for c in plan.changes if c.address in keep)
     shown = tuple(p for p in plan.problems if not p.address or _selected(Address(p.address), only, exclude))
     header = replace(plan.header, only=tuple(only), exclude=tuple(exclude))
-    return Plan(header, changes, shown, total(changes))
+    return Plan(header, changes, shown, totals.plan(changes))
 
 
 def matching(patterns: Sequence[str], known: Sequence[Address]) -> set[Address]:

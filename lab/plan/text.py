@@ -54,6 +54,7 @@ def render(plan: Plan, *, colour: bool = False, verbose: bool = False, hint: boo
     if todo:
         lines.append("")
         lines.append(totals(plan))
+        lines += _more(plan, verbose)
     lines += _unknowns(plan.changes)
     if plan.problems:
         lines += ["", *problems(plan.problems)]
@@ -104,8 +105,22 @@ def totals(plan: Plan) -> str:
     if still:
         parts.append(t("{n} unchanged", n=still))
     line = ", ".join(parts) + "."
-    needs = cost(plan.forecast)
+    needs = cost(plan.forecast.whole)
     return line + (t("  Needs {cost}.", cost=", ".join(needs)) if needs else "")
+
+
+def _more(plan: Plan, verbose: bool) -> list[str]:
+    """What each volume must hold, where there are several; what is used together; the critical path, if asked."""
+    found = plan.forecast
+    lines = []
+    if set(found.volumes) - {""}:
+        for volume, need in sorted(found.volumes.items()):
+            lines.append(t("On {volume}: {cost}.", volume=volume or t("the store"), cost=", ".join(cost(need))))
+    if found.together:
+        lines.append(t("Used together: {n} of memory.", n=size(found.together.value)))
+    if verbose and len(found.path) > 1:
+        lines.append(t("What takes longest: {path}.", path=" → ".join(found.path)))
+    return lines
 
 
 def cost(f: Forecast) -> list[str]:

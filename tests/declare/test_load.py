@@ -156,7 +156,7 @@ def test_what_ships_with_lab_is_found_from_any_lab(make: Make) -> None:
 
 
 def test_the_machine_is_read_only_where_the_host_is_auto(make: Make) -> None:
-    """`host: auto` asks the machine, and values beside it win; a declared host never asks."""
+    """`host: auto` asks the machine, and values beside it win; a host without a chip cannot be this machine."""
     auto = LAB.replace("host: box", "host: auto")
     machine = Host(name="here", memory=5, cores=2)
     root = make({"lab.yaml": auto})

@@ -14,8 +14,10 @@ import pytest
 from lab.adapters import calibrate, machine
 from lab.app.calibrate import calibrated, feed
 from lab.app.lab import Lab
-from lab.core.host import GIB, Host
+from lab.core.host import GIB, Engine, Host
 from lab.forecast import Use, catalogue, needs
+from tests.engines import make
+from tests.labs import TestLab
 
 ENGINE = {"eta": 0.5, "alpha": 1e-4, "flops": 1e11, "eta_by_type": {"Q4_K": 0.4}, "flops_by_type": {}, "version": "1"}
 
@@ -34,12 +36,14 @@ def test_forecasts_use_what_was_measured() -> None:
     assert arch
     host = Host(bandwidth=20, memory=32 * GIB, cores=8)
     plain = needs(arch, Use(type="Q4_K_M"), host)
-    found = needs(arch, Use(type="Q4_K_M"), host, {"engines": {"llama.cpp": ENGINE}})
+    found = needs(arch, Use(type="Q4_K_M"), host.model_copy(update={"engines": {"llama.cpp": Engine(**ENGINE)}}))
     assert plain.decode
     assert found.decode
     assert found.decode.source == "calibration"
     assert found.decode.value < plain.decode.value
-    other = needs(arch, Use(type="Q8_0"), host, {"engines": {"llama.cpp": {**ENGINE, "eta": 0.8}}})
+    other = needs(
+        arch, Use(type="Q8_0"), host.model_copy(update={"engines": {"llama.cpp": Engine(**{**ENGINE, "eta": 0.8})}})
+    )
     assert other.decode
     assert other.decode.value == pytest.approx(20e9 * 0.8 / 8.05e9, rel=0.1)
 
@@ -80,3 +84,37 @@ def test_an_engine_is_measured_in_a_child(name: str, tmp_path: Path) -> None:
     assert found["flops"] > 0
     assert all(v > 0 for v in found["eta_by_type"].values())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_for_this_machine_uses_what_was_measured_on_it(tmp_path: Path) -> None:
+    """Also where the host is declared by name: the same chip and memory are the same machine, another is not."""
+    here = Host(name="auto", chip="M3 Ultra", memory=512 * GIB, bandwidth=700, engines={"mlx": Engine(**ENGINE)})
+    declared = Host(name="mac_studio_512", chip="M3 Ultra", memory=512 * GIB, bandwidth=819)
+    assert declared.measured(here).engines == here.engines
+    assert declared.measured(here).bandwidth == 700
+    assert declared.measured(here.model_copy(update={"memory": 256 * GIB})) == declared
+    assert declared.measured(here.model_copy(update={"engines": {}})) == declared
+    (tmp_path / "calibration.json").write_text(json.dumps({"engines": {"mlx": ENGINE, "broken": {"eta": "x"}}}))
+    assert set(machine.read(tmp_path).engines) == {"mlx"}
+
+
+@pytest.mark.slow
+def test_a_bench_on_an_idle_machine_corrects_the_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The forecast moves towards what llama.cpp really reached; on a busy machine it stays."""
+    pytest.importorskip("llama_cpp")
+    gguf = make.gguf(make.model(tmp_path / "tiny"), tmp_path / "tiny.gguf", "F16")
+    lab = TestLab.make(tmp_path, {"model/x": f"path: {gguf}\n"}, "host: {name: auto, bandwidth: 10}\n")
+    assert lab("apply", "--yes").code == 0
+    store = tmp_path / "state" / "calibration.json"
+    engine = {**ENGINE, "eta": 1e-6, "eta_by_type": {}, "version": calibrate.versions()["llama.cpp"]}
+    store.write_text(json.dumps({"engines": {"llama.cpp": engine}}))
+    machine.read.cache_clear()
+    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 99.0, 99.0))
+    words = ("bench", "model.x", "--depths", "16", "--tokens", "8", "--repeats", "1")
+    assert lab(*words).code == 0
+    assert json.loads(store.read_text())["engines"]["llama.cpp"] == engine
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+    assert lab(*words).code == 0
+    learnt = json.loads(store.read_text())["engines"]["llama.cpp"]
+    assert learnt["eta"] == pytest.approx(1e-6 * 2**0.2)
+    assert learnt["fed"] == 1

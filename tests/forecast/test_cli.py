@@ -6,6 +6,7 @@ Proves: issue 7, the verbs; issue 2, the reference lab.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from lab.cli.main import main
 from lab.core.problem import Problems
+from tests.labs import TestLab
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(__file__).parent / "data"
@@ -87,3 +89,41 @@ def test_the_reference_lab_plans_offline_and_refuses_what_does_not_fit(capsys: p
     assert code == 1
     assert "does not fit on m3_max" in text
     assert "allow_overcommit: true" in text
+
+
+def test_lists_of_types_and_contexts_are_taken_with_commas(capsys: pytest.CaptureFixture[str]) -> None:
+    """As often given, or in one word; what is no number of tokens is a problem in words."""
+    words = ("forecast", "Qwen3-8B", "--host", "m4_pro", "--type", "Q4_K_M,Q8_0", "--context", "8k,32768", "--json")
+    code, text = lab(capsys, *words)
+    assert code == 0
+    assert [(r["use"], r["context"]) for r in json.loads(text)["rows"]] == [
+        (kind, tokens) for kind in ("Q4_K_M", "Q8_0") for tokens in (8192, 32768)
+    ]
+    code, text = lab(capsys, "forecast", "Qwen3-8B", "--context", "8q")
+    assert code == 1
+    assert "`8q` is no number of tokens" in text
+    assert lab(capsys, "advise", "Qwen3-8B", "--context", "many")[0] == 1
+
+
+def test_what_is_used_together_is_added_up_and_refused_where_it_cannot_fit(tmp_path: Path) -> None:
+    """`together:` in the head: the plan says the sum; too much is a problem with a choice that fits; a typo is told."""
+    reference = TestLab(tmp_path)
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    profile = tmp_path / "conf/profile/mac_studio.yaml"
+    plain = profile.read_text()
+    profile.write_text(plain + "together: [model.deepseek_r1_q2_k, quantization.qwen3_8b_gguf.Q4_K_M]\n")
+    code, text = reference("plan", "profile=mac_studio").code, reference("plan", "profile=mac_studio").out
+    assert code == 0
+    assert "Used together: 257." in text
+    totals = json.loads(reference("plan", "profile=mac_studio", "--json").out)["forecast"]
+    assert totals["together"]["value"] == pytest.approx(257.4e9, rel=0.01)
+    assert totals["critical_path"] == ["quantization.deepseek_r1_mlx.4bit"]
+    profile.write_text(plain + "together: [model.deepseek_r1_q4_k_m, model.deepseek_r1_q2_k, model.gpt_oss_120b]\n")
+    ran = reference("plan", "profile=mac_studio")
+    assert ran.code == 1
+    assert "conf/profile/mac_studio.yaml:10:1  what is used together does not fit on mac_studio_512" in ran.out
+    assert "leave model.deepseek_r1_q2_k out of `together`" in ran.out
+    profile.write_text(plain + "together: [model.deepseek_r1_q2_k, model.gpt_oss_120b]\n")
+    assert reference("plan", "profile=mac_studio").code == 0
+    profile.write_text(plain + "together: [model.deepseek_r1_q2]\n")
+    assert "did you mean `model.deepseek_r1_q2_k`" in reference("plan", "profile=mac_studio").out
