@@ -52,12 +52,19 @@ def peak(
 ) -> Estimate:
     """The most memory the engine holds at once; the value errs upwards, so that it is never under.
 
-    MLX holds the logits of a step of the prompt in 16 bits. Pure.
+    MLX holds the logits of a step of the prompt in 16 bits, and one linear layer's projections, at most in 32. Pure.
     """
     total = weights.value + cache.value
     if engine == "mlx":
-        extra = (arch.vocab or 256_000) * min(context, MLX_STEP) * 2 + MLX_OVERHEAD
+        step = min(context, MLX_STEP)
+        extra = (arch.vocab or 256_000) * step * 2 + _linear(arch) * step * 4 + MLX_OVERHEAD
     else:
         extra = (buffer.value if buffer else 600 * MIB) + LLAMA_OVERHEAD
     high = weights.high + cache.high + extra * 1.1
     return Estimate(total + extra, weights.low + cache.low, max(high, (total + extra) * 1.02), "rule")
+
+
+def _linear(arch: Architecture) -> int:
+    """Width of what a linear-attention layer projects a token to: queries, keys, values and gates; 0 without one."""
+    at = arch.ssm
+    return 2 * (at.get("k_heads", 0) * at.get("k_dim", 0) + at.get("v_heads", 0) * at.get("v_dim", 0))
