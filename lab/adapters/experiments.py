@@ -115,7 +115,7 @@ def build(
         )
     if start:
         words = shlex.split(fill(command, names, shell=True)) if isinstance(command, str) else argv
-        argv = launched(str(start["launcher"]), int(start["processes"]), words, prefix)
+        argv = launched(str(start["launcher"]), int(start["processes"]), words, python)
     after = []
     if step.record:
         after.append("lab.adapters.experiments:recorded")
@@ -176,13 +176,18 @@ def fill(text: str, names: Mapping[str, Any], *, shell: bool = False) -> str:
     return "".join(p[0] if p in ("{{", "}}") else _PLACE.sub(value, p) for p in parts)
 
 
-def launched(launcher: str, processes: int, words: Iterable[str], prefix: str = "") -> list[str]:
-    """The command line by which a framework's own launcher starts a script. Pure."""
-    program = f"{prefix}/bin/{launcher}" if prefix else launcher
-    script = [w for w in words if w not in ("python", f"{prefix}/bin/python", sys.executable)]
+def launched(launcher: str, processes: int, words: Iterable[str], python: str = sys.executable) -> list[str]:
+    """The command line by which a framework's own launcher starts a script. Reads.
+
+    The launcher is the one beside the interpreter; where there is none, the shell's.
+    """
+    beside = Path(python).with_name(launcher)
+    program = str(beside) if beside.exists() else launcher
+    first, *rest = words
+    script = rest if first in ("python", "python3", python) else [first, *rest]
     if launcher == "torchrun":
         return [program, "--standalone", f"--nproc-per-node={processes}", *script]
-    return [program, "-n", str(processes), *script]
+    return [python, "-m", "lab.sdk.ranks", program, str(processes), python, *script]
 
 
 def clone(source: Mapping[str, Any], folder: Path) -> Path:

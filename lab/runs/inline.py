@@ -15,12 +15,11 @@ import traceback
 
 from lab.runs.folder import RunFolder, who
 from lab.runs.outcome import judged
-from lab.runs.run import Handle
 
 _ONE = threading.Lock()
 
 
-def run_inline(folder: RunFolder) -> Handle:
+def run_inline(folder: RunFolder) -> None:
     """The call has been made and its result is in place; one at a time in a process: the SDK has one current run."""
     from lab.sdk import call
     from lab.sdk import run as sdk
@@ -64,4 +63,3 @@ def run_inline(folder: RunFolder) -> Handle:
         ended = time.time()
         result |= {"attempts": 1, "started": began, "ended": ended, "seconds": ended - began}
         folder.write("result.json", result)
-    return Handle(folder)

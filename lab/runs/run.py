@@ -184,7 +184,8 @@ def launch(spec: RunSpec, inputs: Mapping[str, Any] | None = None, secrets: Mapp
     if spec.isolation == "inline":
         from lab.runs.inline import run_inline
 
-        return run_inline(folder)
+        run_inline(folder)
+        return Handle(folder)
     return Handle(folder, _supervisor(folder, secrets or {}))
 
 

@@ -252,7 +252,8 @@ class Supervisor:
         assert self.child.stdout is not None
         masked = [s.encode() for s in sorted(self.secrets.values(), key=len, reverse=True) if s]
         patterns = [(n, re.compile(p.encode())) for n, p in self.spec.get("patterns", {}).items()]
-        seen = dict.fromkeys((n for n, _ in patterns), 0)
+        # A later attempt goes on where the one before ended: the last value is the last attempt's.
+        seen = {n: self._steps().get(n, 0) for n, _ in patterns}
         for raw in self.child.stdout:
             line = raw
             for secret in masked:
@@ -266,6 +267,13 @@ class Supervisor:
                         seen[name] += 1
                         with open(self.folder / "metrics.jsonl", "a") as f:
                             f.write(json.dumps(point) + "\n")
+
+    def _steps(self) -> dict[str, int]:
+        """The step after the last of every metric logged so far."""
+        after: dict[str, int] = {}
+        for step, _, values in self.folder.metrics():
+            after.update({n: max(after.get(n, 0), step + 1) for n in values})
+        return after
 
     def _log(self, text: str) -> None:
         with contextlib.suppress(OSError), open(self.folder / "output.log", "a") as f:

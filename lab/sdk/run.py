@@ -32,7 +32,7 @@ class Run:
         self.lost = 0
         """Points that could not be written."""
         self._files: dict[str, int] = {}
-        self._step = 0
+        self._step = _after(folder / "metrics.jsonl") if os.environ.get("LAB_RESUME") == "1" and not own else 0
         self._lock = threading.Lock()
         params = _json(folder / "params.json")
         self.config = Config(params, lambda k, v: self.event("param", name=k, value=v))
@@ -259,6 +259,16 @@ def _reason(error: BaseException) -> str:
     import traceback
 
     return "".join(traceback.format_exception(error))[-8000:]
+
+
+def _after(path: Path) -> int:
+    """The step after the last that an earlier attempt logged."""
+    last = -1
+    with contextlib.suppress(OSError), open(path, "rb") as f:
+        for line in f:
+            with contextlib.suppress(ValueError, TypeError, IndexError, KeyError):
+                last = max(last, int(json.loads(line)[0]))
+    return last + 1
 
 
 def _json(path: Path) -> dict[str, Any]:

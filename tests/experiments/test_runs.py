@@ -91,6 +91,22 @@ def test_what_it_prints_can_be_a_metric(tmp_path: Path) -> None:
     assert result["metrics"] == {"loss": 0.25}
 
 
+def test_the_last_value_is_the_last_attempt_s(tmp_path: Path) -> None:
+    """What a retried program prints or logs without a step goes on after the attempt before."""
+    script = "test -e again && { echo x=7; exit 0; }; touch again; echo x=1; echo x=2; echo x=3; exit 1"
+    result = run(tmp_path, script, retries=1, patterns={"x": "x=([0-9]+)"}).wait(20)
+    assert result is not None
+    assert (result["attempts"], result["metrics"]) == (2, {"x": 7.0})
+    (tmp_path / "c.py").write_text(
+        "import lab.sdk as lab\ndef main(resumed):\n    for v in ([7] if resumed else [1, 2, 3]): lab.log({'y': v})\n"
+        "    if not resumed: raise ValueError('again')\n"
+    )
+    spec = RunSpec(tmp_path / "s", "s", call="c:main", cwd=str(tmp_path), path=(str(tmp_path),), retries=1)
+    result = launch(spec).wait(20)
+    assert result is not None
+    assert (result["attempts"], result["metrics"]) == (2, {"y": 7.0})
+
+
 def test_a_run_that_fails_twice_and_then_passes_took_three_attempts(tmp_path: Path) -> None:
     """Retries are counted, and each knows that it is a later attempt."""
     script = 'echo x >> tries; echo "$LAB_RESUME" >> resumed; test $(wc -l < tries) -ge 3'
