@@ -137,10 +137,10 @@ def build(
         record=step.record,
         register=step.register,
         tracker={
+            **tracking,
             "shipper": "lab.adapters.spool:Shipper",
             "db": str(db),
             "project": inputs.get("project") or tracking.get("project") or step.name,
-            **tracking,
         },
     )
     return spec, inputs

@@ -77,6 +77,10 @@ def ship(folder: RunFolder, db: Path) -> int:
             from lab.adapters import mlflow_remote
 
             mlflow_remote.feed(folder, db, remote)
+        if ended and folder.spec.get("tracker", {}).get("wandb"):
+            from lab.adapters import wandb_offline
+
+            wandb_offline.feed(folder, db.parents[1])
         return count
 
 
@@ -88,6 +92,11 @@ def pending(folder: RunFolder) -> bool:
     remote = str(folder.spec.get("tracker", {}).get("uri") or "")
     if remote and folder.result and folder.read("remote.json").get("ended") != folder.result.get("ended"):
         return True
+    if folder.spec.get("tracker", {}).get("wandb") and folder.result:
+        from lab.adapters import wandb_offline
+
+        if not wandb_offline.written(folder):
+            return True
     return any(_size(folder / n) > int(sent.get(n, 0)) for n in ("metrics.jsonl", "system.jsonl", "events.jsonl"))
 
 

@@ -43,6 +43,8 @@ class TrackingSettings(_Block):
     """An MLflow server that is fed from the local store; empty for none."""
     project: str = ""
     """MLflow's experiment of every run; empty gives each experiment its own."""
+    wandb: Literal["", "offline"] = ""
+    """`offline` writes each run as a Weights & Biases directory as well, under `state/wandb/`; nothing is sent."""
     privacy: Literal["", "local_only"] = ""
     """`local_only` refuses every tracker that is not on this machine."""
 
