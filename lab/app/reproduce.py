@@ -17,6 +17,7 @@ from lab.adapters.supervisor import wait
 from lab.app.lab import Lab
 from lab.app.run import folder as find
 from lab.core.problem import Problems, problem
+from lab.runs import provenance
 from lab.runs.folder import RunFolder, new_id
 from lab.runs.listing import listed
 from lab.runs.reproduce import Metric, judge
@@ -80,6 +81,7 @@ def again(lab: Lab, run: RunFolder, *, keep: bool = False) -> Reproduced:
         fresh["env"]["MLFLOW_RUN_ID"] = _mlflow(new.name)
         stage: Any = lab.stage(f"experiment.{spec['name']}")
         secrets = {n: stage.secret(str(r)) for n, r in (inputs.get("secrets") or {}).items()}
+        notes += unequal(inputs, fresh)
         handle = launch(RunSpec.of(fresh, folder=new), {**inputs, "reproduces": run.id}, secrets)
         told = wait(handle, stage)
     finally:
@@ -120,6 +122,22 @@ def unlike(run: RunFolder, inputs: Mapping[str, Any]) -> None:
                     )
     if found:
         raise Problems(*(p for e in found for p in e.problems))
+
+
+def unequal(inputs: Mapping[str, Any], spec: Mapping[str, Any]) -> list[str]:
+    """What of the machine and its Python is not as it was, a line each: where a metric differs, this is why. Reads.
+
+    Code, models and datasets cannot differ: they were checked out and verified.
+    """
+    now = provenance.here(Path("/"))
+    python = str(spec.get("python") or "")
+    then = str((inputs.get("interpreter") or {}).get("packages", ""))
+    found = [
+        f"{n} is {now[n]} now, and was {inputs[n]}" for n in ("python", "platform") if inputs.get(n, now[n]) != now[n]
+    ]
+    if then and provenance.interpreter(python)["packages"] != then:
+        found.append(f"the packages beside {python} are not those of then")
+    return found
 
 
 def relocated(spec: Mapping[str, Any], old: Path, new: Path, root: Path, tree: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def judged(folder: RunFolder, code: int | None, ended: str, reason: str) -> dict
         state = ended
     elif code == 0:
         state = "finished"
-    elif number == signal.SIGKILL and _oom_killed():
+    elif number == signal.SIGKILL and oom_kills() > int(folder.read("process.json").get("oom", 0)):
         state, reason = "out of memory", "the system killed it for memory"
     elif number is not None:
         state, reason = "killed", f"by {_signal_name(number)}, which was not ours"
@@ -91,10 +91,10 @@ def _known(code: int | None) -> str:
     return {126: " (not executable)", 127: " (command not found)"}.get(code or 0, "")
 
 
-def _oom_killed() -> bool:
-    """Whether our control group has counted an out-of-memory kill; on systems without one nothing can be told."""
+def oom_kills() -> int:
+    """How often our control group has had something killed for memory; 0 on systems that do not tell. Reads."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         group = Path("/proc/self/cgroup").read_text().strip().rpartition(":")[2].lstrip("/")
         events = Path("/sys/fs/cgroup", group, "memory.events").read_text().split()
-        return int(events[events.index("oom_kill") + 1]) > 0
-    return False
+        return int(events[events.index("oom_kill") + 1])
+    return 0

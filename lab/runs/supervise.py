@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lab.runs.folder import RunFolder, put, who
-from lab.runs.outcome import judged
+from lab.runs.outcome import judged, oom_kills
 
 PATIENCE = 24 * 3600.0
 """Seconds a finished run waits for room on its disk to say how it ended."""
@@ -99,7 +99,7 @@ class Supervisor:
         before = self.why
         if before:
             return {"state": before, "reason": self.reason}
-        me: dict[str, Any] = {"supervisor": who(os.getpid()), "attempt": attempt, "started": began}
+        me: dict[str, Any] = {"supervisor": who(os.getpid()), "attempt": attempt, "started": began, "oom": oom_kills()}
         with contextlib.suppress(OSError):
             folder.write("process.json", me)
         with open(folder / "output.log", "ab", buffering=0) as log:
