@@ -113,7 +113,11 @@ def explained(fault: dict[str, Any]) -> Problems:
         return problem(
             "the conda packages cannot be installed", why=why, do="check the network, the disk and the channel"
         )
-    return problem("rattler or conda-lock failed unexpectedly", why=why, do="run it again with `--debug`")
+    if why.startswith("ModuleNotFoundError"):
+        return problem(
+            "envs need rattler and conda-lock, which are not installed here", why=why, do="pip install 'llm-lab[envs]'"
+        )
+    return problem("rattler or conda-lock failed unexpectedly", why=why, do="run it again; report it if it stays")
 
 
 def evict(cache: Path, packages: list[str]) -> None:

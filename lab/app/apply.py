@@ -238,7 +238,9 @@ def read_saved(lab: Lab, path: Path) -> dict[str, Any]:
             raise ValueError("not as Lab writes them")
         [(c["address"], c["action"], c["digest"], c["reason"]) for c in found["changes"]]
     except OSError as e:
-        raise problem(f"the plan {path} cannot be read", why=e.strerror or "") from e
+        raise problem(
+            f"the plan {path} cannot be read", why=e.strerror or "", do="make one with `lab plan --out FILE`"
+        ) from e
     except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise problem(f"{path} is no saved plan", do="make one with `lab plan --out FILE`") from e
     if parts[0] != FORMAT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pwd
 import shutil
@@ -20,6 +21,14 @@ from lab.core.access_files import KEYS
 from lab.core.problem import Problems, Unknown, did_you_mean, problem
 from lab.core.units import duration
 from lab.kinds.access import Access
+
+_EXTRAS = {
+    "env": ("rattler", "envs"),
+    "gguf": ("llama_cpp", "llama"),
+    "mlx": ("mlx_lm", "mlx"),
+    "sweep": ("optuna", "sweep"),
+}
+"""Kind, or format of a quantization → what Lab imports to apply it, and the extra that brings it."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,11 @@ def host(lab: Lab) -> Iterator[Link]:
             yield Link("ansible")
         except ImportError:
             yield Link("ansible", "not installed", "pip install 'llm-lab[host]'")
+    formats = {getattr(d, "format", "") for a, d in lab.declarations.items() if a.kind == "quantization"}
+    for need, (module, extra) in _EXTRAS.items():
+        if need in kinds | formats:
+            missing = importlib.util.find_spec(module) is None
+            yield Link(module, "not installed" if missing else "", f"pip install 'llm-lab[{extra}]'")
     for name, path in (("state", lab.state), ("store", lab.store)):
         at = path
         while not at.exists() and at != at.parent:

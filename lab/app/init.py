@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ class Made:
     recipe: str
     files: tuple[str, ...]
     commit: str
-    found: tuple[str, ...] = ()
-    """What was found on the machine, as addresses."""
+    found: Mapping[str, str] = field(default_factory=dict)
+    """What was found on the machine: address → where, and what becomes of it."""
     notes: tuple[str, ...] = ()
     """What was found and could not be declared, and why."""
 
@@ -59,7 +59,7 @@ def init(
     files = _files(source, label)
     if profile:
         _choose(files, profile)
-    found: list[str] = []
+    found: dict[str, str] = {}
     notes: list[str] = []
     if from_machine:
         from lab.app.machine_scan import declared
@@ -68,14 +68,14 @@ def init(
         for address, text in blocks.items():
             kind, _, resource = address.partition(".")
             files[f"conf/{kind}/{resource}.yaml"] = text.encode()
-            found.append(address)
+            found[address] = next((n[2:] for n in text.splitlines()[1:] if n.startswith("# ")), "")
     _write(root, files)
     from lab.app.schema import write
 
     write(root)
     commit = _commit(root)
     names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file() and ".git/" not in f"{p}/")
-    return Made(root, chosen, tuple(n for n in names if not n.startswith(".git/")), commit, tuple(found), tuple(notes))
+    return Made(root, chosen, tuple(n for n in names if not n.startswith(".git/")), commit, found, tuple(notes))
 
 
 def _source(recipe: str, persona: str) -> tuple[Path, str]:
@@ -85,7 +85,7 @@ def _source(recipe: str, persona: str) -> tuple[Path, str]:
         raise problem(f"there is no persona `{persona}`{hint}", why=f"there are {', '.join(PERSONAS)}", do="choose one")
     if recipe and persona and recipe != persona:
         raise problem("a recipe and a persona were given", why="a persona is a recipe too", do="give one of them")
-    chosen = recipe or persona or STARTER
+    chosen = recipe.removeprefix("lab/") or persona or STARTER  # `lab recipes` lists them with their folder
     if chosen not in known:
         why = f"there are {', '.join(known)}" if known else "no recipes came with this Lab"
         raise problem(

@@ -43,7 +43,7 @@ def declared(home: Path) -> tuple[dict[str, str], list[str]]:
                 "env",
                 prefix.name if prefix.parent.name == "envs" else f"{prefix.name}_base",
                 block,
-                f"found in {prefix}",
+                f"the packages of {prefix}, which stays as it is: `lab apply` builds an env of the lab's own",
             )
         else:
             notes.append(f"{prefix}: {why or 'an env cannot be declared of it'}")

@@ -62,7 +62,9 @@ def plan(
     found, crowded = capacity.together(lab, found)
     lacking = capacity.too_little_disk(lab, found)
     problems = tuple(_placed(lab, p) for p in (*found.problems, *refused, *crowded, *lacking))
-    return replace(found, changes=changes, problems=problems)
+    # Without the flag the apply that the plan names would be refused; with it named in vain, it would say too much.
+    needed = allow_destroy and bool(guards.refusals(found, lab.records, ()))
+    return replace(found, header=replace(found.header, allow_destroy=needed), changes=changes, problems=problems)
 
 
 def against(lab: Lab, revision: str) -> Plan:

@@ -37,7 +37,9 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([g.to_json() for g in found], indent=1, ensure_ascii=False))
     else:
-        print("\n".join(_line(g) for g in found) or "Nothing was applied yet.")
+        print("\n".join(_line(g) for g in found) or "Nothing was applied yet. Run `lab apply`.")
+        if found and not args.quiet:
+            print("`lab history N` says what one did; `lab rollback N` applies what was declared for it.")
     return 0
 
 

@@ -9,6 +9,7 @@ lab init mylab --from-machine            also declares what this machine already
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from lab.app.init import init
@@ -40,9 +41,13 @@ def main(args: argparse.Namespace) -> int:
     print(
         f"A lab stands in {made.root}: {len(made.files)} files of the recipe `{made.recipe}`, commit {made.commit[:7]}."
     )
-    for address in made.found:
-        print(f"  found  {address}")
+    width = max(map(len, made.found), default=0)
+    for address, where in made.found.items():
+        print(f"  found  {address:<{width}}  {where.removeprefix('found ')}")
     for note in made.notes:
         print(f"  left   {note}")
-    print(f"Run `lab -C {args.dir} plan` to see what it would do.")
+    there = ["lab", *([] if made.root == Path.cwd() else ["-C", str(folder)])]
+    if any(not a.startswith("env.") for a in made.found):
+        print(f"Run `{shlex.join([*there, 'import', '--all'])}` to adopt what lies here; nothing is copied.")
+    print(f"Run `{shlex.join([*there, 'plan'])}` to see what an apply would do.")
     return 0

@@ -39,7 +39,7 @@ def verbs() -> dict[str, str]:
 def help_text() -> str:
     """`lab --help`: every verb in a line, on one screen. Pure but for reading the verbs."""
     known = verbs()
-    lines = ["usage: lab [-C DIR] [-q | -v] VERB …", ""]
+    lines = ["usage: lab [-C DIR] [-q | -v] VERB … [--host NAME]", ""]
     listed: set[str] = set()
     for title, names in (*_GROUPS, ("More", " ".join(known))):
         here = [n for n in names.split() if n in known and n not in listed]
@@ -48,6 +48,7 @@ def help_text() -> str:
             lines += [f"  {n:<11} {t(_line(known[n]))}" for n in here]
             listed.update(here)
     lines += ["", t("`lab VERB --help` says more. Hydra overrides (`model.x.context=8192`) go on any verb that plans.")]
+    lines += [t("`--host NAME` runs a verb on the host of conf/host/NAME.yaml, over ssh.")]
     return "\n".join(lines)
 
 
@@ -64,7 +65,7 @@ class Parser(argparse.ArgumentParser):
         hint = ""
         if "unrecognized arguments:" in message:
             word = message.partition(": ")[2].split()[0].partition("=")[0]
-            flags = [o for a in self._actions for o in a.option_strings]
+            flags = [o for a in self._actions for o in a.option_strings] + ["--host"]
             hint = did_you_mean(word, flags)
         raise problem(f"{message}{hint}", do=f"see `{self.prog} --help`")
 

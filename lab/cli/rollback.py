@@ -24,4 +24,7 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
     """Rolls back, and prints how it went."""
     with _applying.interruptible() as started:
         done = rollback(lab, args.generation, approve=_applying.approver(args.yes, quiet=args.quiet), started=started)
-    return _applying.report(done, sys.stdout, quiet=args.quiet)
+    code = _applying.report(done, sys.stdout, quiet=args.quiet)
+    if done and not code and not args.quiet:
+        print("conf/ still declares what it did: `lab plan` shows the way forward again, `git revert` makes it last.")
+    return code

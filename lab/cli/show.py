@@ -17,12 +17,18 @@ from lab.plan.text import word
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `lab show`."""
-    parser.add_argument("address")
+    parser.add_argument("address", help="a resource, or the number of a generation")
     _arguments.as_json(parser)
 
 
 def main(lab: Lab, args: argparse.Namespace) -> int:
     """Prints everything known of one resource."""
+    if args.address.isdecimal():
+        from lab.cli import history
+
+        return history.main(
+            lab, argparse.Namespace(generation=int(args.address), n=1, json=args.json, quiet=args.quiet)
+        )
     found = show(lab, args.address)
     print(_json(found, args.address) if args.json else render(found, args.address))
     return 0

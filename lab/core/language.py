@@ -12,7 +12,7 @@ _catalogue: Mapping[str, str] = {}
 def use(locale: str) -> None:
     """From now on `t` answers in the language of `locale` (`zh_CN.UTF-8`); English where there is no catalogue."""
     global _catalogue
-    path = Path(__file__).parents[1] / "words" / f"{locale.partition('_')[0].partition('.')[0]}.json"
+    path = Path(__file__).with_name(f"{locale.partition('_')[0].partition('.')[0]}.json")
     _catalogue = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 

@@ -52,6 +52,14 @@ class Unknown(Exception):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` — did you mean `x`?` for the nearest known word, else nothing."""
-    near = difflib.get_close_matches(word, list(known), 1, 0.6)
+    """` — did you mean `x`?` for the nearest known word, else nothing. Pure.
+
+    Of two words with the same beginning up to a dot, as two addresses of a kind have, only what follows is compared.
+    """
+    known = list(known)
+    begin = word[: word.rfind(".") + 1]
+    same = [k[len(begin) :] for k in known if k.startswith(begin)] if begin else []
+    if near := difflib.get_close_matches(word[len(begin) :], same, 1, 0.6):
+        return f" — did you mean `{begin}{near[0]}`?"
+    near = difflib.get_close_matches(word, [k for k in known if not begin or not k.startswith(begin)], 1, 0.6)
     return f" — did you mean `{near[0]}`?" if near else ""

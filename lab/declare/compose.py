@@ -152,12 +152,13 @@ def parse(overrides: Sequence[str]) -> list[Operation]:
                 continue
             value = found.value() if found.value_type is not None else None
         except (HydraException, OmegaConfBaseException, ValueError, TypeError, RecursionError):
+            do = "quote values with spaces or special characters: 'key=\"a, b\"'"
             problems.append(
                 Problem(
                     f"`{text}` is no valid override",
                     file="command line",
                     why="overrides are Hydra's: key=value, +key=value, ++key=value, ~key or ~key=value",
-                    do="quote values with spaces or special characters: 'key=\"a, b\"'",
+                    do=do if "=" in text else f"to choose a part of the lab, write `--only {text}`",
                 )
             )
             continue

@@ -25,9 +25,10 @@ from lab.declare.context import Surroundings
 from lab.declare.declared import Declared
 from lab.declare.head import Head, head
 from lab.declare.marks import locate
-from lab.declare.resolve import Blocks, Resolver, Unresolved
+from lab.declare.resolve import Blocks, Resolver
 from lab.declare.select import select
 from lab.declare.settings import Settings
+from lab.declare.unresolved import Unresolved
 from lab.declare.words import Fault, faults
 
 
@@ -214,8 +215,8 @@ class Loading:
                 continue
             try:
                 out[key] = resolver.value(value, (key,))
-            except Unresolved as e:
-                self.problems.append(self._in_head(e.summary, e.at, e.do))
+            except Unresolved:
+                self.problems += [self._in_head(e.summary, e.at, e.do) for e in resolver.faults(value, (key,))]
         checked = {k: v for k, v in out.items() if k not in groups - set(Settings.model_fields)}
         if "lab" not in checked and "lab" in composed.values:
             return out
@@ -270,8 +271,10 @@ class Loading:
                         continue
                     try:
                         block = resolver.value(block, (kind, name))
-                    except Unresolved as e:
-                        self._fault(address, Fault(e.summary, e.at[2:], e.do))
+                    except Unresolved:
+                        self.broken.add(address)
+                        for e in resolver.faults(block, (kind, name)):
+                            self._unresolved(e)
                         continue
                 if ladders and self._ladder(model, address, block):
                     continue
@@ -280,6 +283,13 @@ class Loading:
                 except ValidationError as e:
                     for fault in faults(e, model, block, address):
                         self._fault(address, fault)
+
+    def _unresolved(self, e: Unresolved) -> None:
+        """Told where it stands, which may be another block or the head; there it is the same problem, and told once."""
+        if e.at[0] in known_kinds() and len(e.at) > 1:
+            self._fault(Address.of(*map(str, e.at[:2])), Fault(e.summary, e.at[2:], e.do))
+        else:
+            self.problems.append(self._in_head(e.summary, e.at, e.do))
 
     def _look_at_rest(self) -> None:
         """What no selection chose is still checked, as far as it stands by itself."""

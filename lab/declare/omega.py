@@ -16,7 +16,7 @@ from omegaconf.errors import (
 )
 
 from lab.declare.compose import quote_home
-from lab.declare.resolve import Unresolved
+from lab.declare.unresolved import Unresolved
 
 _RESOLVER = re.compile(r"\$\{\s*([A-Za-z_][\w.]*)\s*:")
 

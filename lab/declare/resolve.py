@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lab.core.problem import did_you_mean
+from lab.declare.unresolved import Unresolved
 
 _PATH = r"[A-Za-z_][\w-]*(?:\.[\w-]+)*"
 _DEFAULT = r"(?:[A-Za-z_/][\w/.-]*|~[\w/.~-]*|'[^'\\$]*'|\"[^\"\\$]*\")?"
 _SIMPLE = re.compile(rf"\$\{{({_PATH})\}}|\$\{{oc\.env:([A-Za-z_]\w*)(,{_DEFAULT})?\}}")
 _NAMES = re.compile(r"([A-Za-z_][\w-]*)(?:\.([\w-]+))?")
 _WORDS = frozenset(("null", "true", "false", "inf", "nan"))
-
-
-class Unresolved(Exception):
-    """An interpolation that stands for nothing, with where it stands."""
-
-    def __init__(self, summary: str, do: str = "", at: tuple[Any, ...] = ()) -> None:
-        super().__init__(summary)
-        self.summary, self.do, self.at = summary, do, at
 
 
 class Resolver:
@@ -42,6 +35,17 @@ class Resolver:
         if isinstance(value, list):
             return [self.value(v, (*at, i)) for i, v in enumerate(value)]
         return value
+
+    def faults(self, value: Any, at: tuple[Any, ...]) -> Iterator[Unresolved]:
+        """Every interpolation in `value` that stands for nothing, not only the first. Reads."""
+        if isinstance(value, (dict, list)):
+            for step, inner in value.items() if isinstance(value, dict) else enumerate(value):
+                yield from self.faults(inner, (*at, step))
+            return
+        try:
+            self.value(value, at)
+        except Unresolved as e:
+            yield e
 
     def _text(self, text: str, at: tuple[Any, ...]) -> Any:
         if text == "???":

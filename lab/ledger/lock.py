@@ -60,11 +60,11 @@ def held(path: Path, verb: str) -> Iterator[str]:
         if left is not None:
             if left.get("host") != socket.gethostname():
                 raise problem(
-                    f"the ledger is locked by {_name(left)}",
+                    f"the ledger is locked by {name(left)}",
                     why="it is another host: whether it is alive cannot be seen from here",
                     do="when you are sure it is dead, run `lab state unlock`",
                 )
-            told = f"took over the lock of {_name(left)}, which died"
+            told = f"took over the lock of {name(left)}, which died"
         os.ftruncate(fd, 0)
         os.pwrite(fd, json.dumps(me(verb)).encode(), 0)
         try:
@@ -85,6 +85,18 @@ def holder(path: Path) -> dict[str, Any] | None:
         return None
 
 
+def working(path: Path) -> dict[str, Any] | None:
+    """Who holds the lock at this moment, as the kernel tells; None where nobody does. Reads."""
+    try:
+        with open(path, "rb") as f:
+            fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return holder(path) or {}
+    except OSError:
+        return None
+    return None
+
+
 def unlock(path: Path) -> dict[str, Any] | None:
     """The name in the lock is removed; returns it. Refused while its holder lives on this host."""
     left = holder(path)
@@ -100,11 +112,12 @@ def unlock(path: Path) -> dict[str, Any] | None:
 
 
 def _busy(left: dict[str, Any] | None, verb: str) -> Exception:
-    who = _name(left) if left else "another lab"
+    who = name(left) if left else "another lab"
     return problem(f"{who} is writing to this lab", why=f"`lab {verb}` needs the ledger to itself", do="wait for it")
 
 
-def _name(left: dict[str, Any]) -> str:
+def name(left: dict[str, Any]) -> str:
+    """`lab apply` of ada on studio (pid 7, since …). Pure."""
     since = "a time unknown"
     with contextlib.suppress(ValueError, OverflowError, OSError):
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(left.get("since", 0))))

@@ -38,6 +38,7 @@ class Header:
     overrides: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    allow_destroy: bool = False
     verb: str = "apply"
 
 

@@ -68,6 +68,7 @@ def _command(h: Header) -> str:
     words = ["lab", "apply", *h.overrides]
     for flag, patterns in (("--only", h.only), ("--exclude", h.exclude)):
         words += [word for pattern in patterns for word in (flag, pattern)]
+    words += ["--allow-destroy"] if h.allow_destroy else []
     return shlex.join(words)
 
 

@@ -91,7 +91,10 @@ def test_what_the_machine_holds_is_declared(tmp_path: Path) -> None:
     (meta / "python-3.12.1-0.json").write_text(json.dumps(record))
     (home / "miniforge3/envs/bad/conda-meta").mkdir(parents=True)
     made = init(tmp_path / "lab", from_machine=True, home=home)
-    assert set(made.found) == {"env.work", "model.tiny-1_5b"}
+    assert made.found == {
+        "env.work": f"the packages of {meta.parent}, which stays as it is: `lab apply` builds an env of the lab's own",
+        "model.tiny-1_5b": "found in LM Studio's folder: 104 B, left where it is",
+    }
     assert [n.partition(": ")[2] for n in made.notes] == ["it holds no packages"]
     found = load(made.root)
     assert {*made.found} < set(found.declarations)
@@ -103,7 +106,7 @@ def test_personas_and_profiles(tmp_path: Path) -> None:
     assert set(PERSONAS) <= set(recipes())
     assert init(tmp_path / "a", persona="host-guests").recipe == "host-guests"
     made = init(tmp_path / "b", profile="team", name="ours")
-    assert made.recipe == "starter"
+    assert made.recipe == init(tmp_path / "c", recipe="lab/starter").recipe == "starter"
     assert (load(made.root).profile, load(made.root).head["lab"]["name"]) == ("team", "ours")
     assert load(made.root).head["apply"]["require"] == "clean"
 

@@ -134,6 +134,22 @@ def test_a_broken_head_does_not_hide_broken_files(make: Make) -> None:
     assert [p.file for p in found] == ["conf/file/a.yaml", "conf/lab.yaml"]
 
 
+def test_every_interpolation_is_told_and_each_once(make: Make) -> None:
+    """Two in one file are two problems; one that several files look through is told where it stands, once."""
+    found = wrong(
+        make({
+            "file/a.yaml": "path: ${lab.nope}\ncontent: ${oc.env:LAB_TEST_UNSET}\nvalues: {x: [1], y: '${open'}\n",
+            "file/b.yaml": "path: ${file.a.path}/b\ncontent: x\n",
+            "file/c.yaml": "path: ${vars.deep}/c\ncontent: x\n",
+            "lab.yaml": LAB + "vars: {deep: '${nowhere}', other: '${lab.nix}'}\n",
+        })
+    )  # fmt: skip
+    assert [p.where for p in found] == [
+        "conf/file/a.yaml:1:7", "conf/file/a.yaml:2:10", "conf/file/a.yaml:3:21",
+        "conf/lab.yaml:5:14", "conf/lab.yaml:5:35",
+    ]  # fmt: skip
+
+
 def test_what_needs_a_broken_resource_is_not_blamed(make: Make) -> None:
     """A reference to a resource whose file is wrong is no second problem."""
     found = wrong(

@@ -5,7 +5,11 @@ Proves S4-4.1-2, S2-3.9-4, DC-11 for `lab --help`.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import socket
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -14,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from lab.cli.main import help_text, verbs
+from lab.ledger import lock
 from tests.labs import REPO, TestLab
 
 FILE = {"file/a": "# a comment\npath: ROOT/a.txt\ncontent: hello  # kept\n"}
@@ -57,11 +62,76 @@ def test_outside_a_lab_it_offers_init(tmp_path: Path) -> None:
 
 
 def test_bare_lab_says_where_you_are(tmp_path: Path) -> None:
-    """Name, counts, and what is likely next."""
-    out = TestLab.make(tmp_path, FILE).run().out
-    assert "Lab t" in out
-    assert "1 resources declared, 0 recorded" in out
-    assert "lab plan" in out
+    """Name, counts, what needs attention since the last apply, and what is likely next; a broken conf/ is told."""
+    lab = TestLab.make(tmp_path, FILE)
+    out = lab.run().out
+    assert out == (
+        "Lab t · host auto · generation 0\n1 resource declared, 0 recorded.\n"
+        "Next: `lab plan`, then `lab apply`. All verbs: `lab --help`.\n"
+    )
+    lab("apply", "--yes")
+    assert lab().out.splitlines()[1:] == [
+        "1 resource declared, 1 recorded.",
+        "Next: `lab plan`. All verbs: `lab --help`.",
+    ]
+    lab.write("conf/file/a.yaml", "path: ROOT/a.txt\ncontent: other\n")
+    lab.write("conf/file/b.yaml", "path: ROOT/b.txt\ncontent: b\n")
+    lab.write("conf/model/m.yaml", "hub: org/model\n")
+    assert lab().out.splitlines()[2:] == [
+        "  ! since the last apply: 2 new, 1 changed",
+        "  ! not locked, so not the same on another machine: model.m",
+        "Next: `lab lock`, then `lab plan`, then `lab apply`. All verbs: `lab --help`.",
+    ]
+    lab.write("conf/file/a.yaml", "pth: x\n")
+    assert (lab().code, lab().out) == (1, "2 problems in conf/. Run `lab validate` to see them.\n")
+
+
+def test_bare_lab_tells_an_apply_that_failed_or_was_killed(tmp_path: Path) -> None:
+    """What the last apply left undone is the first thing one sees, and which verb goes on."""
+    lab = TestLab.make(tmp_path, {**FILE, "file/b": "path: /proc/none/b\ncontent: b\n"})
+    lab("apply", "--yes")
+    told = lab().out
+    assert "generation 1 (`lab apply`," in told
+    assert "did not finish everything; 1 begun and not finished: file.b; `lab apply` continues" in told
+    left = {"host": socket.gethostname(), "pid": 1, "user": "me", "verb": "apply", "since": 1}
+    lab.write("state/lock", json.dumps(left))
+    (tmp_path / "conf/file/b.yaml").unlink()
+    assert lab("apply", "--yes", "--allow-destroy").code == 0
+    assert "!" not in lab().out
+    with contextlib.closing(sqlite3.connect(tmp_path / "state/ledger.sqlite")) as db, db:
+        db.execute("UPDATE generation SET outcome = 'running', finished = NULL WHERE number = 2")
+    assert "generation 2 (`lab apply`" in lab().out
+    assert "was killed" in lab().out
+    with lock.held(tmp_path / "state/lock", "apply"):
+        assert f"(pid {os.getpid()}, since" in lab().out
+        assert "is at work" in lab().out
+
+
+def test_a_word_that_is_no_override_says_how_to_choose(tmp_path: Path) -> None:
+    """`lab plan file.a` is what one types first; a generation's number is shown as such; near addresses are near."""
+    lab = TestLab.make(tmp_path, FILE)
+    assert "write `--only file.a`" in lab("plan", "file.a").err
+    lab("apply", "--yes")
+    assert "1 create" in lab("show", "1").out
+    assert "there is no generation 7" in lab("show", "7").err
+    assert "did you mean" not in lab("show", "file.zzz").err
+    assert "did you mean `file.a`" in lab("show", "file.aa").err
+    assert "did you mean `--host`" in lab("plan", "--hots", "x").err
+
+
+def test_the_plan_names_the_apply_that_does_it(tmp_path: Path) -> None:
+    """Overrides, choices and a needed `--allow-destroy` stand in the command; one given in vain does not."""
+    lab = TestLab.make(tmp_path, {f"file/f{n}": f"path: ROOT/{n}\ncontent: x\n" for n in range(6)})
+    lab("apply", "--yes")
+    assert (
+        "`lab apply offline=true --only file.f1`"
+        in (lab.write("1", "other"), lab("plan", "offline=true", "--only", "file.f1", "--allow-destroy").out)[1]
+    )
+    for n in range(4):
+        (tmp_path / f"conf/file/f{n}.yaml").unlink()
+    assert "`lab apply --allow-destroy`" in lab("plan", "--allow-destroy").out
+    assert lab("apply", "--yes").code == 1
+    assert lab("apply", "--yes", "--allow-destroy").code == 0
 
 
 def test_an_override_shows_in_the_diff(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.labs import REPO, TestLab
 
-ZH = json.loads((REPO / "lab/words/zh.json").read_text())
+ZH = json.loads((REPO / "lab/core/zh.json").read_text())
 RENDERING = [*(REPO / "lab/plan").glob("*.py"), *(REPO / "lab/cli").glob("_*.py"), REPO / "lab/cli/main.py"]
 
 

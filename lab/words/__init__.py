@@ -1,1 +1,0 @@
-"""Catalogues: what Lab says, in other languages; English is the source."""
