@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
+from lab.adapters.optuna_journal import Journal, mend
 from lab.core.problem import problem
 
 KINDS = ("journal", "sqlite", "postgresql", "grpc")
@@ -34,7 +34,7 @@ def open_storage(where: str, folder: Path) -> Any:
         mend(path)
         journal = optuna.storages.journal
         lock = journal.JournalFileSymlinkLock(str(path), grace_period=3)
-        return optuna.storages.JournalStorage(journal.JournalFileBackend(str(path), lock_obj=lock))
+        return optuna.storages.JournalStorage(Journal(journal.JournalFileBackend(str(path), lock_obj=lock)))
     if where.startswith("grpc://"):
         return _proxy(optuna, where)
     url = f"sqlite:///{folder / 'study.db'}" if where == "sqlite" else where
@@ -51,27 +51,6 @@ def open_storage(where: str, folder: Path) -> Any:
             why=_first(e),
             do="start it, or check its address and account",
         ) from None
-
-
-def mend(path: Path) -> None:
-    """A journal's torn last line (a power cut, a full disk) is put aside, so that the next line begins on its own."""
-    try:
-        with open(path, "rb+") as f:
-            size = f.seek(0, os.SEEK_END)
-            if not size:
-                return
-            back = min(size, 1 << 20)
-            f.seek(size - back)
-            tail = f.read()
-            whole = tail.rfind(b"\n") + 1
-            if whole == len(tail):
-                return
-            with open(path.with_name("journal.torn"), "ab") as kept:
-                kept.write(tail[whole:] + b"\n")
-            f.truncate(size - back + whole)
-            os.fsync(f.fileno())
-    except FileNotFoundError:
-        return
 
 
 def problem_types() -> tuple[type[BaseException], ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from lab.adapters.optuna_samplers import pruner, sampler
@@ -34,6 +36,8 @@ class OptunaStudy:
         self._guard(step)
         self.study.sampler = sampler(step.sampler, self.space, step.seed, self.drawn())
         self._trials: dict[int, Any] = {}
+        self.together = getattr(getattr(storage, "_backend", None), "together", contextlib.nullcontext)
+        """Within it, what is written to a journal reaches the disk together."""
 
     def _guard(self, step: Search) -> None:
         """A study made by others, or changed by hand, is not taken for ours."""
@@ -72,13 +76,16 @@ class OptunaStudy:
         """See `Tuner`; points queued by hand (`enqueue_trial`) come first."""
         trial = self.study.ask()
         self._trials[trial.number] = trial
-        return Proposed(trial.number, self._draw(trial))
+        with self.together():
+            return Proposed(trial.number, self._draw(trial))
 
-    def report(self, number: int, step: int, value: float) -> None:
+    def report(self, number: int, points: Mapping[int, float]) -> None:
         """See `Tuner`."""
         trial = self._trial(number)
-        if step not in trial._cached_frozen_trial.intermediate_values:
-            trial.report(value, step)
+        with self.together():
+            for step, value in points.items():
+                if step not in trial._cached_frozen_trial.intermediate_values:
+                    trial.report(value, step)
 
     def hopeless(self, number: int) -> bool:
         """See `Tuner`."""
@@ -88,17 +95,26 @@ class OptunaStudy:
         """See `Tuner`."""
         self._trial(number).set_user_attr(name, value)
 
-    def constrain(self, number: int, excess: Mapping[str, float]) -> None:
-        """See `Tuner`."""
-        for rule, value in excess.items():
-            self._trial(number).set_constraint(rule, value)
-
-    def tell(self, number: int, state: str, values: Sequence[float] = ()) -> None:
-        """See `Tuner`."""
-        if state == "infeasible":
-            self.note(number, "infeasible", True)
+    def tell(
+        self,
+        number: int,
+        state: str,
+        values: Sequence[float] = (),
+        *,
+        notes: Mapping[str, Any] = MappingProxyType({}),
+        points: Mapping[int, float] = MappingProxyType({}),
+        excess: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """See `Tuner`; in a journal it is one write."""
         told = getattr(self.optuna.trial.TrialState, _STATES[state])
-        self.study.tell(number, list(values) if state == "complete" else None, told, skip_if_finished=True)
+        trial = self._trial(number)
+        for rule, value in excess.items():
+            trial.set_constraint(rule, value)  # samplers read it when the trial is told
+        with self.together():
+            self.report(number, points)
+            for name, what in {**notes, **({"infeasible": True} if state == "infeasible" else {})}.items():
+                trial.set_user_attr(name, what)
+            self.study.tell(trial, list(values) if state == "complete" else None, told, skip_if_finished=True)
         self._trials.pop(number, None)
 
     # --- Optuna's own ---------------------------------------------------------------------------------------------

@@ -224,9 +224,9 @@ class Patient:
         return found
 
     def __getattr__(self, name: str) -> Any:
-        return lambda *a: self._patiently(name, [], *a)
+        return lambda *a, **k: self._patiently(name, [], *a, **k)
 
-    def _patiently(self, name: str, failed: list[bool], *args: Any) -> Any:
+    def _patiently(self, name: str, failed: list[bool], *args: Any, **more: Any) -> Any:
         until, pause = time.monotonic() + PATIENCE, 0.2
         while True:
             try:
@@ -234,7 +234,7 @@ class Patient:
                     left = [t for t in self.study.begun() if t.number not in self._taken]
                     if left:
                         return left[0]
-                return getattr(self.study, name)(*args)
+                return getattr(self.study, name)(*args, **more)
             except problem_types() as e:
                 if isinstance(e, (Problems, ImportError)) or _final(e) or time.monotonic() > until:
                     raise

@@ -57,10 +57,10 @@ class RunFolder:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def write(self, name: str, value: Mapping[str, Any]) -> None:
-        """A JSON file of the run is in place, whole and on disk."""
+    def write(self, name: str, value: Mapping[str, Any], *, durable: bool = True) -> None:
+        """A JSON file of the run is in place, whole and, unless it can be made again, on disk."""
         self.path.mkdir(parents=True, exist_ok=True)
-        put(self.path / name, json.dumps(value, indent=1, sort_keys=True, default=str) + "\n")
+        put(self.path / name, json.dumps(value, indent=1, sort_keys=True, default=str) + "\n", durable=durable)
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -129,14 +129,18 @@ def parse(line: bytes) -> tuple[int, int, dict[str, float]] | None:
         return None
 
 
-def put(path: Path, text: str) -> None:
-    """`path` holds exactly `text`, on disk; a reader sees the old file or the new one."""
+def put(path: Path, text: str, *, durable: bool = True) -> None:
+    """`path` holds exactly `text`; a reader sees the old file or the new one.
+
+    It is on disk, unless `durable` is false: then a power cut may leave it empty, and whoever needs it makes it again.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(3).hex()}.lab-tmp")
     try:
         with open(temporary, "w", encoding="utf-8") as f:
             f.write(text)
-            f.flush()
-            os.fsync(f.fileno())
+            if durable:
+                f.flush()
+                os.fsync(f.fileno())
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):

@@ -30,7 +30,9 @@ def run_inline(folder: RunFolder) -> None:
     with _ONE, open(folder / "lease", "w") as lease:
         fcntl.flock(lease, fcntl.LOCK_EX)
         me = who(os.getpid())
-        folder.write("process.json", {"supervisor": me, "child": me, "attempt": 1, "started": began})
+        attempt = int(folder.read("process.json").get("attempt", 0)) + 1
+        process = {"supervisor": me, "child": me, "attempt": attempt, "started": began}
+        folder.write("process.json", process, durable=False)
         code, said = 0, ""
         before = os.environ.get("LAB_RUN")
         os.environ["LAB_RUN"] = str(folder.path)
@@ -61,5 +63,5 @@ def run_inline(folder: RunFolder) -> None:
             folder.write("exit.json", {"state": "failed", "reason": said})
         result = judged(folder, code, "", "")
         ended = time.time()
-        result |= {"attempts": 1, "started": began, "ended": ended, "seconds": ended - began}
+        result |= {"attempts": attempt, "started": began, "ended": ended, "seconds": ended - began}
         folder.write("result.json", result)

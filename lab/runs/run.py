@@ -81,7 +81,7 @@ class RunSpec:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in (known | more).items()}
         return cls(**fields)
 
-    def write(self, inputs: Mapping[str, Any] | None = None) -> RunFolder:
+    def write(self, inputs: Mapping[str, Any] | None = None, *, durable: bool = True) -> RunFolder:
         """The folder holds the spec; nothing runs yet. Raises Problems where the disk refuses."""
         run = RunFolder(self.folder)
         spec = {**asdict(self), "folder": str(self.folder), "id": run.id, "argv": list(self.argv), "at": time.time()}
@@ -97,9 +97,9 @@ class RunSpec:
         spec["env"] = env
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            run.write("params.json", self.params)
-            run.write("inputs.json", inputs or {})
-            run.write("spec.json", spec)
+            run.write("params.json", self.params, durable=durable)
+            run.write("inputs.json", inputs or {}, durable=durable)
+            run.write("spec.json", spec, durable=durable)
         except OSError as e:
             raise problem(f"the run {run.id} cannot be begun", why=f"{self.folder}: {e.strerror}") from e
         return run
@@ -171,22 +171,33 @@ class Handle:
                 os.killpg(int(process["child"]["pid"]), signal.SIGKILL)
 
 
-def launch(spec: RunSpec, inputs: Mapping[str, Any] | None = None, secrets: Mapping[str, str] | None = None) -> Handle:
+def launch(
+    spec: RunSpec,
+    inputs: Mapping[str, Any] | None = None,
+    secrets: Mapping[str, str] | None = None,
+    *,
+    durable: bool = True,
+) -> Handle:
     """The run is started, unless its folder holds a running or finished one: then that one is answered.
 
     It belongs to a supervisor of its own and outlives this process. `secrets` (variable → value) reach it through a
-    pipe: they are in no file and no process list.
+    pipe: they are in no file and no process list. Not `durable`: whoever starts it again writes what it is made from
+    again, so that this need not wait for the disk.
     """
     folder = RunFolder(spec.folder)
     if (folder / "result.json").exists() or folder.held():
         return Handle(folder)
-    spec.write(inputs)
-    if spec.isolation == "inline":
+    spec.write(inputs, durable=durable)
+    return _begun(folder, secrets or {})
+
+
+def _begun(folder: RunFolder, secrets: Mapping[str, str]) -> Handle:
+    if folder.spec.get("isolation") == "inline":
         from lab.runs.inline import run_inline
 
         run_inline(folder)
         return Handle(folder)
-    return Handle(folder, _supervisor(folder, secrets or {}))
+    return Handle(folder, _supervisor(folder, secrets))
 
 
 def again(folder: RunFolder, secrets: Mapping[str, str] | None = None) -> Handle:
@@ -201,7 +212,7 @@ def again(folder: RunFolder, secrets: Mapping[str, str] | None = None) -> Handle
     folder.write("process.json", {"attempt": folder.read("process.json").get("attempt", 0)})
     for name in ("after.json", "exit.json"):
         (folder / name).unlink(missing_ok=True)
-    return Handle(folder, _supervisor(folder, secrets or {}))
+    return _begun(folder, secrets or {})
 
 
 def interrupted(folder: RunFolder) -> dict[str, Any]:

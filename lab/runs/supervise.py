@@ -101,7 +101,7 @@ class Supervisor:
             return {"state": before, "reason": self.reason}
         me: dict[str, Any] = {"supervisor": who(os.getpid()), "attempt": attempt, "started": began, "oom": oom_kills()}
         with contextlib.suppress(OSError):
-            folder.write("process.json", me)
+            folder.write("process.json", me, durable=False)  # the next, which names the program, is
         with open(folder / "output.log", "ab", buffering=0) as log:
             try:
                 self.child = subprocess.Popen(

@@ -4,7 +4,6 @@ it may be killed anywhere and started again.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from lab.core.rules import Rule
 from lab.core.space import nested
 from lab.core.steps_sweeps import Search
 from lab.runs.folder import RunFolder, parse
+from lab.runs.sweep_judge import Verdict, flat, judge, thin
 from lab.runs.sweep_ports import Ended, Executor, Proposed, Tuner
 
 OUTSIDE = (1, 2, 9, 15)
@@ -79,7 +79,7 @@ class Sweep:
         self.ended = {t.number: t for t in self.tuner.ended()}
         self.drawn = self.tuner.drawn()
         self._adopt()
-        pause = 0.002
+        since = time.monotonic()
         while True:
             moved = self._collect()
             moved |= self._fill()
@@ -92,8 +92,11 @@ class Sweep:
                 if self.live:
                     self.say(f"{len(self.live)} trials go on by themselves; the next start adopts them")
                 raise
-            pause = 0.002 if moved else min(pause * 1.5, 0.05)
-            time.sleep(pause)
+            if moved:
+                since = time.monotonic()
+                continue
+            # Short trials are looked at often, long ones seldom: never later than a twentieth of what passed.
+            time.sleep(min(max((time.monotonic() - since) / 20, 0.001), 0.05))
 
     def target(self) -> int | None:
         """How many trials shall have ended."""
@@ -144,8 +147,8 @@ class Sweep:
         return moved
 
     def _report(self, number: int, live: Live) -> bool:
-        """What the trial has logged since is reported to the pruner; returns whether there was any."""
-        name, before = self.metrics[0], live.read
+        """What the trial has logged since is read, and reported to the pruner; returns whether there was any."""
+        name, before, news = self.metrics[0], live.read, dict[int, float]()
         try:
             with open(self.executor.folder(number) / "metrics.jsonl", "rb") as f:
                 f.seek(live.read)
@@ -156,11 +159,12 @@ class Sweep:
                     point = parse(line)
                     if point is None or name not in point[2]:
                         continue
-                    live.seen[point[0]] = point[2][name]
-                    if len(self.metrics) == 1:
-                        self.tuner.report(number, point[0], point[2][name])
+                    news[point[0]] = point[2][name]
         except FileNotFoundError:
             return False
+        live.seen |= news
+        if news and self.step.pruner and len(self.metrics) == 1:
+            self.tuner.report(number, news)
         return live.read > before
 
     def _lost(self, live: Live, result: Mapping[str, Any]) -> bool:
@@ -186,88 +190,41 @@ class Sweep:
     # --- how a trial ended ----------------------------------------------------------------------------------------
 
     def _judge(self, live: Live, result: Mapping[str, Any]) -> None:
-        """The study is told how the trial ended."""
-        number, metrics = live.trial.number, dict(result.get("metrics") or {})
-        self._note(live, "run", self.executor.folder(number).id)
-        self._note(live, "seconds", round(float(result.get("seconds") or 0), 3))
-        if live.pruning and result.get("state") != "finished":
-            return self._tell(live, "pruned", (), result)
-        values, wrong = self._values(live, metrics)
-        if result.get("state") != "finished":
-            wrong = f"{result.get('state')}: {result.get('reason') or 'no reason given'}"
-        if wrong:
-            self._note(live, "reason", wrong[-500:])
-            return self._tell(live, "failed", (), result, wrong)
-        others = {n: v for n, v in metrics.items() if n not in self.metrics and math.isfinite(v)}
-        if others:
-            self._note(live, "metrics", others)
-        excess = self._excess({**metrics, **self.all(live.trial.params)})
-        if isinstance(excess, str):
-            self._note(live, "reason", excess)
-            return self._tell(live, "failed", (), result, excess)
-        if excess:
-            self.tuner.constrain(number, excess)
-        return self._tell(live, "complete", tuple(values), result, feasible=all(v <= 0 for v in excess.values()))
-
-    def _note(self, live: Live, name: str, value: Any) -> None:
-        """Noted at the trial's end, all at once: every write to a study waits for the disk."""
-        live.notes[name] = value
-
-    def _values(self, live: Live, metrics: Mapping[str, float]) -> tuple[list[float], str]:
-        values = []
-        for name, sign in zip(self.metrics, self.signs, strict=True):
-            value = metrics.get(name)
-            if self.step.judge == "best":
-                logged = [v[name] for _, _, v in self.executor.folder(live.trial.number).metrics() if name in v]
-                finite = [v for v in logged if math.isfinite(v)]
-                value = min(finite, key=lambda v: sign * v) if finite else value
-            if value is None:
-                known = ", ".join(sorted(metrics)) or "nothing"
-                return [], f"it never logged `{name}`; it logged {known}"
-            if not math.isfinite(value):
-                return [], f"`{name}` is {value} in the end"
-            values.append(float(value))
-        return values, ""
+        """The study is told how the trial ended, all at once: every write to a study waits for the disk."""
+        number, finished = live.trial.number, result.get("state") == "finished"
+        folder = self.executor.folder(number)
+        seconds = float(result.get("seconds") or 0)
+        live.notes |= {"run": folder.id, "seconds": round(seconds, 3)}
+        if live.pruning and not finished:
+            found = Verdict("pruned")
+        else:
+            found = judge(self.step, self.rules, folder, result, self.all(live.trial.params))
+        if found.reason:
+            live.notes["reason"] = found.reason[-500:]
+        if found.others:
+            live.notes["metrics"] = dict(found.others)
+        notes = {"lab": {k: v for k, v in live.notes.items() if k in _NOTED}}
+        points = thin(live.seen) if len(self.metrics) == 1 and not self.step.pruner else {}
+        self.tuner.tell(number, found.state, found.values, notes=notes, points=points, excess=found.excess)
+        self.ended[number] = Ended(
+            number,
+            found.state,
+            live.trial.params,
+            found.values,
+            live.notes,
+            found.feasible,
+            seconds,
+            live.seen,
+            time.time(),
+        )
+        shown = ", ".join(f"{n} {v:.6g}" for n, v in zip(self.metrics, found.values, strict=False)) or found.reason
+        self.say(f"trial {number} {found.state}{': ' + shown if shown else ''}")
+        if found.state == "failed":
+            self._refuse_hopeless(found.reason)
 
     def all(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Every parameter of a trial by its dotted name: the experiment's own, and what was drawn. Pure."""
-        return {**_flat(self.step.spec.get("params") or {}), **params}
-
-    def _excess(self, values: Mapping[str, Any]) -> dict[str, float] | str:
-        """Each constraint's excess; a text where one cannot be told."""
-        out: dict[str, float] = {}
-        for rule in self.rules:
-            try:
-                out[rule.text] = rule.excess(values)
-            except KeyError as e:
-                searched = e.args[0] in self.step.space
-                if not searched:
-                    return f"the constraint `{rule.text}` needs {e.args[0]}, which was never logged"
-            except (ArithmeticError, ValueError, TypeError) as e:
-                return f"the constraint `{rule.text}` cannot be computed: {e}"
-        return out
-
-    def _tell(
-        self,
-        live: Live,
-        state: str,
-        values: tuple[float, ...],
-        result: Mapping[str, Any],
-        reason: str = "",
-        feasible: bool = True,
-    ) -> None:
-        number = live.trial.number
-        self.tuner.note(number, "lab", {k: v for k, v in live.notes.items() if k in _NOTED})
-        self.tuner.tell(number, state, values)
-        seconds = float(result.get("seconds") or 0)
-        now = time.time()
-        self.ended[number] = Ended(
-            number, state, live.trial.params, values, live.notes, feasible, seconds, live.seen, now
-        )
-        shown = ", ".join(f"{n} {v:.6g}" for n, v in zip(self.metrics, values, strict=False))
-        self.say(f"trial {number} {state}{': ' + (shown or reason) if shown or reason else ''}")
-        if state == "failed":
-            self._refuse_hopeless(reason)
+        return {**flat(self.step.spec.get("params") or {}), **params}
 
     def _refuse_hopeless(self, reason: str) -> None:
         """A sweep whose trials all fail is ended early, with the reason of the last."""
@@ -333,8 +290,7 @@ class Sweep:
             excess = {r.text: r.excess(values) for r in known}
             if all(v <= 0 for v in excess.values()):
                 return trial
-            self.tuner.constrain(trial.number, excess)
-            self.tuner.tell(trial.number, "infeasible")
+            self.tuner.tell(trial.number, "infeasible", excess=excess)
             self.ended[trial.number] = Ended(trial.number, "infeasible", trial.params, feasible=False)
         raise problem(
             f"{self.step.study}: 500 points in a row broke a constraint",
@@ -343,8 +299,7 @@ class Sweep:
         )
 
     def _judge_reused(self, trial: Proposed, folder: RunFolder) -> None:
-        live = Live(trial, notes=dict(trial.notes))
-        self._note(live, "reused", folder.id)
+        live = Live(trial, notes={**trial.notes, "reused": folder.id})
         executor, self.executor = self.executor, _Finished(folder, self.executor)
         try:
             self._report(trial.number, live)
@@ -387,13 +342,3 @@ class _Finished:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            out |= _flat(value, f"{prefix}{key}.")
-        else:
-            out[f"{prefix}{key}"] = value
-    return out

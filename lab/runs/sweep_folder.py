@@ -82,8 +82,10 @@ def point(base: Mapping[str, Any], params: Mapping[str, Any], seed: int) -> str:
 def keep(state: Path, key: str, run: RunFolder) -> None:
     """The run is known to have tried this point."""
     path = state / "sweeps" / "points" / key
+    if path.exists() and path.read_text() == f"{run.id}\n":
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    put(path, run.id + "\n")
+    put(path, run.id + "\n", durable=False)  # lost, the point is only run again
 
 
 def kept(state: Path, key: str) -> RunFolder | None:

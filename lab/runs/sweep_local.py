@@ -28,11 +28,13 @@ class Local:
     def start(self, number: int, params: Mapping[str, Any], *, again: bool) -> None:
         """See `Executor`."""
         folder = self.folder(number)
+        spec, inputs = self.spec(number, params)
         if again and folder.spec:
+            # The study, not the folder, remembers what the trial is: a power cut may have emptied the folder's files.
+            spec.write(inputs, durable=False)
             self.handles[number] = run.again(folder, self.secrets)
             return
-        spec, inputs = self.spec(number, params)
-        self.handles[number] = launch(spec, inputs, self.secrets)
+        self.handles[number] = launch(spec, inputs, self.secrets, durable=False)
 
     def poll(self, number: int) -> dict[str, Any] | None:
         """See `Executor`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from lab.runs.folder import RunFolder
@@ -54,8 +55,8 @@ class Tuner(Protocol):
         """A new trial; None where every point has been tried."""
         ...
 
-    def report(self, number: int, step: int, value: float) -> None:
-        """An intermediate value; the same step twice is heard once."""
+    def report(self, number: int, points: Mapping[int, float]) -> None:
+        """Intermediate values by step; the same step twice is heard once."""
         ...
 
     def hopeless(self, number: int) -> bool:
@@ -66,12 +67,20 @@ class Tuner(Protocol):
         """Something to remember with the trial."""
         ...
 
-    def constrain(self, number: int, excess: Mapping[str, float]) -> None:
-        """How far the trial breaks each constraint; at most 0 where it holds."""
-        ...
+    def tell(
+        self,
+        number: int,
+        state: str,
+        values: Sequence[float] = (),
+        *,
+        notes: Mapping[str, Any] = MappingProxyType({}),
+        points: Mapping[int, float] = MappingProxyType({}),
+        excess: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """The trial's end, with what is to be remembered of it; saying it twice is saying it once.
 
-    def tell(self, number: int, state: str, values: Sequence[float] = ()) -> None:
-        """The trial's end; saying it twice is saying it once."""
+        `points` are intermediate values that were not reported; `excess` is how far it breaks each constraint.
+        """
         ...
 
 

@@ -103,3 +103,27 @@ def _victim(state: Path, what: str, chance: random.Random) -> int | None:
         if Path(f"/proc/{process['pid']}").exists():
             living.append(int(process["pid"]))
     return chance.choice(living) if living else None
+
+
+def test_a_power_cut_that_emptied_a_trials_files_changes_nothing_of_it(place: Place) -> None:
+    """The study remembers what the trial is: it runs again with the parameters it was drawn with."""
+    words = ("sweep", *WORDS, "seconds=2", "--trials", "1", "--json")
+    running = place.start(*words)
+    until = time.monotonic() + 60
+    while (victim := _victim(place.state, "child", random.Random(0))) is None:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    supervisor = _victim(place.state, "supervisor", random.Random(0))
+    assert supervisor is not None
+    running.kill()
+    running.communicate()
+    os.kill(supervisor, signal.SIGKILL)
+    os.kill(victim, signal.SIGKILL)
+    (run,) = (place.state / "runs").iterdir()
+    drawn = json.loads((run / "params.json").read_text())
+    for name in ("params.json", "inputs.json", "spec.json", "process.json"):
+        (run / name).write_text("")
+    found = json.loads(place.lab(*words))
+    assert found["complete"] == 1
+    assert json.loads((run / "params.json").read_text()) == drawn
+    assert found["best"]["params"] == {"x": drawn["x"], "y": drawn["y"]}

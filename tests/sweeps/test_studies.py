@@ -16,6 +16,7 @@ from lab.app.lab import Lab
 from lab.app.sweep import sweep
 from lab.app.sweep_results import importance, show
 from lab.core.problem import Problems
+from lab.core.sweeping import SAMPLERS
 from tests.sweeps import functions
 from tests.sweeps.conftest import Place
 
@@ -71,20 +72,30 @@ def test_a_grid_of_three_by_four_is_twelve_distinct_trials(lab: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "sampler", "trials"), [("branin", "tpe", 25), ("hartmann6", "random", 15), ("rosenbrock", "qmc", 12)]
+    ("name", "sampler", "trials"),
+    [
+        ("branin", "tpe", 25),
+        ("hartmann6", "tpe", 25),
+        ("rosenbrock", "tpe", 25),
+        ("hartmann6", "random", 15),
+        ("rosenbrock", "qmc", 12),
+        ("rosenbrock", "cma_es", 20),
+        pytest.param("branin", "nsga2", 110, marks=pytest.mark.slow),
+        pytest.param("branin", "gp", 15, marks=pytest.mark.slow),
+    ],
 )
 def test_it_tries_what_bare_optuna_tries(lab: Place, name: str, sampler: str, trials: int) -> None:
-    """With the same sampler and seed: the same points in the same order, so the same best."""
+    """With the same sampler and seed: the same points in the same order, so the same best.
+
+    Proves S3-5.1-2 (a Gaussian process, where torch is installed).
+    """
     import optuna
 
+    if sampler == "gp":
+        pytest.importorskip("torch")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     found = run(lab, name, sampler=sampler, seed=7, trials=trials)
-    cls = {
-        "tpe": optuna.samplers.TPESampler,
-        "random": optuna.samplers.RandomSampler,
-        "qmc": optuna.samplers.QMCSampler,
-    }
-    study = optuna.create_study(sampler=cls[sampler](seed=7))
+    study = optuna.create_study(sampler=getattr(optuna.samplers, SAMPLERS[sampler])(seed=7))
     study.optimize(
         lambda t: getattr(functions, name)(
             **{n: t.suggest_float(n, d["low"], d["high"]) for n, d in SPACES[name].items()}
@@ -94,6 +105,26 @@ def test_it_tries_what_bare_optuna_tries(lab: Place, name: str, sampler: str, tr
     assert points(lab, found) == [(*sorted(t.params.items()), t.value) for t in study.trials]
     assert found["best"]["values"]["value"] == study.best_value
     assert lab.study(found["study"]).best_value == study.best_value
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "nsga3"])
+def test_two_objectives_are_searched_as_bare_optuna_searches_them(lab: Place, sampler: str) -> None:
+    """The same points through several generations, so the same front."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    both = ["value", "other"]
+    found = run(lab, "two", sampler={"name": sampler, "population_size": 8}, objective=both, seed=7, trials=30)
+    own = getattr(optuna.samplers, SAMPLERS[sampler])(seed=7, population_size=8)
+    study = optuna.create_study(directions=["minimize", "minimize"], sampler=own)
+
+    def objective(trial: Any) -> tuple[float, ...]:
+        told = functions.two(**{n: trial.suggest_float(n, d["low"], d["high"]) for n, d in SPACES["two"].items()})
+        return tuple(told[m] for m in both)
+
+    study.optimize(objective, n_trials=30)
+    assert [t.params for t in lab.study(found["study"]).trials] == [t.params for t in study.trials]
+    assert sorted(t["number"] for t in found["front"]) == sorted(t.number for t in study.best_trials)
 
 
 def test_the_same_seed_gives_the_same_trials_and_another_seed_others(lab: Place) -> None:
