@@ -5,16 +5,12 @@ Proves S4-2.2.1-3 and S3-5.3-1 as far as one host shows them.
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.sweeps.conftest import Place
+from tests.sweeps.kills import killed
 
 SWEEP = {
     "experiment": "trial",
@@ -37,32 +33,11 @@ def check(place: Place, found: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["dask", "ray"])
-def test_a_worker_that_is_killed_loses_no_trial(place: Place, engine: str) -> None:
-    """One of two workers dies in mid-trial; all eight trials are complete."""
+def test_two_hundred_trials_with_four_workers_killed_twenty_times(place: Place, engine: str) -> None:
+    """Workers of the engine die, and coordinators, supervisors and programs: 200 trials complete, none twice."""
     pytest.importorskip({"dask": "distributed", "ray": "ray"}[engine])
-    place.write("conf/sweep/far.yaml", {**SWEEP, "executor": engine})
-    running = place.start("sweep", "far", "--json")
-    worker = found = 0
-    until = time.monotonic() + 120
-    while not found and time.monotonic() < until:
-        time.sleep(0.05)
-        for file in (place.state / "runs").glob("*/process.json"):
-            supervisor = json.loads(file.read_text())["supervisor"]["pid"]
-            worker = parent(supervisor)
-            found = worker if worker not in (0, 1, running.pid) else 0
-    assert found, running.communicate(timeout=10)
-    os.kill(found, signal.SIGKILL)
-    out, _ = running.communicate(timeout=180)
-    assert running.returncode == 0, out
-    check(place, json.loads((place.state / "sweeps" / "far.json").read_text()))
-
-
-def parent(pid: int) -> int:
-    """The parent of a process; 0 where it is gone."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
+    kills = {"worker": 9, "coordinator": 2, "supervisor": 4, "child": 5}
+    killed(place, ("--executor", engine), trials=200, workers=4, kills=kills, seed=5)
 
 
 @pytest.mark.slow
