@@ -15,6 +15,8 @@ from lab.cli.main import main
 from lab.core.problem import Problems
 
 REPO = Path(__file__).parents[1]
+LEDGER = ""
+"""What labs made here say of their ledger's place; empty for the file they have by default."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class TestLab:
     def make(cls, root: Path, files: Mapping[str, str] | None = None, head: str = "") -> TestLab:
         """A lab with these `kind/name` declarations; ROOT in them is its folder."""
         lab = cls(root)
-        lab.write("conf/lab.yaml", f"lab: {{name: t, id: 00000000-test, store: {root}/store}}\n{head}")
+        ledger = f", ledger: {LEDGER}" if LEDGER else ""
+        lab.write("conf/lab.yaml", f"lab: {{name: t, id: 00000000-test, store: {root}/store{ledger}}}\n{head}")
         for name, body in (files or {}).items():
             lab.write(f"conf/{name}.yaml", body)
         return lab

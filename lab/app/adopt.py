@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from lab.app.lab import Lab
@@ -99,10 +98,7 @@ def _begin_anew(lab: Lab) -> None:
     except Problems as e:
         if "ledger is" not in e.problems[0].summary and "ledger cannot" not in e.problems[0].summary:
             raise
-    for tail in ("-wal", "-shm"):
-        lab.ledger_path.with_name(lab.ledger_path.name + tail).unlink(missing_ok=True)
-    if lab.ledger_path.exists():
-        lab.ledger_path.replace(lab.ledger_path.with_name(f"ledger-damaged-{int(time.time())}.sqlite"))
+    lab.kept.aside()
     (lab.state / "stamp.json").unlink(missing_ok=True)
     for stamp in lab.stamps:
         stamp.unlink(missing_ok=True)

@@ -28,7 +28,7 @@ from lab.core.facts import Facts
 from lab.core.problem import Problem, Problems, problem
 from lab.core.record import Record
 from lab.core.step import Step
-from lab.ledger import generations, lock
+from lab.ledger import generations
 from lab.ledger.ledger import Ledger
 from lab.plan.plan import FORMAT, Plan
 
@@ -73,13 +73,13 @@ def apply(
     Raises Problems where nothing may be done: another writer, a stale saved plan, a refused plan.
     """
     refuse_guests()
-    with lock.held(lab.state / "lock", verb) as told:
+    with lab.alone(verb) as told:
         if told:
             lab.tell(Event("say", text=told))
         wanted = read_saved(lab, saved) if saved else None
         if wanted:
             only, exclude = wanted["only"], wanted["exclude"]
-        with closing(Ledger.write(lab.ledger_path, lab.id, lab.stamps)) as ledger:
+        with closing(Ledger.write(lab.kept, lab.id, lab.stamps)) as ledger:
             found = make_plan(lab, only, exclude, verb=verb, without=without, allow_destroy=allow_destroy)
             if wanted and wanted["digest"] != found.digest():
                 raise _stale(wanted, found)

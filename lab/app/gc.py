@@ -21,7 +21,7 @@ from lab.app.lab import Lab
 from lab.app.models import Library
 from lab.core import layout
 from lab.core.address import Address
-from lab.ledger import generations, lock
+from lab.ledger import generations
 
 HEX = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 READ = 16 << 20
@@ -85,7 +85,7 @@ def find(lab: Lab, *, keep: int = 1, older: float = 7) -> Findings:
 
 def gc(lab: Lab, found: Findings | None = None, *, keep: int = 1, older: float = 7) -> Findings:
     """What was found is freed, under the writer's lock; returns what really was."""
-    with lock.held(lab.state / "lock", "gc"):
+    with lab.alone("gc"):
         # What was shown is freed only where it is still waste now.
         now = find(lab, keep=keep, older=older)
         shown = {w.path for w in found.waste} if found else None

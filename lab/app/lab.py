@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from lab import adapters, declare, kinds
 from lab.adapters import git, machine
 from lab.adapters.secrets import resolve
 from lab.adapters.world import Hashes, Machine
-from lab.apply.events import Tell, silent
+from lab.apply.events import Event, Tell, silent
 from lab.apply.stage import Places, Work
 from lab.core.address import Address
 from lab.core.facts import Facts
@@ -22,8 +23,10 @@ from lab.core.problem import Problems, Unknown, problem
 from lab.core.record import Record
 from lab.core.step import Step
 from lab.core.world import Depth
-from lab.ledger import generations
+from lab.ledger import generations, lock
 from lab.ledger.ledger import Ledger
+from lab.ledger.place import Place
+from lab.ledger.sqlite import File
 from lab.plan.decide import Observation, Wanted
 from lab.plan.plan import Header
 
@@ -40,6 +43,7 @@ class Lab:
     tell: Tell = silent
     source: Path | None = None
     """Where the declarations are read from, if not from `root`: an exported commit."""
+    _early: Mapping[Address, Record] | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def find(cls, start: Path, overrides: Sequence[str] = (), tell: Tell = silent) -> Lab:
@@ -78,16 +82,18 @@ class Lab:
             lives=self.root if self.source else None,
         )
 
-    def _recorded(self, address: str) -> Facts | None:
+    def _recorded(self, address: str, head: Mapping[str, Any]) -> Facts | None:
         """What the ledger holds of a resource."""
-        # A kind may ask while the lab is still being composed: then its id, which is in the head, is not known yet.
-        records = self.records if "declared" in self.__dict__ else self._early
+        if "declared" in self.__dict__:
+            records = self.records
+        else:
+            # A kind may ask while the lab is still being composed: all there is then is the head.
+            if self._early is None:
+                with closing(Ledger.read(self._place_of(head), "")) as ledger:
+                    object.__setattr__(self, "_early", ledger.records())
+            records = self._early or {}
         found = records.get(Address(address))
         return found.facts if found else None
-
-    @cached_property
-    def _early(self) -> Mapping[Address, Record]:
-        return Ledger.read(self.ledger_path, "").records()
 
     @property
     def head(self) -> Mapping[str, Any]:
@@ -163,15 +169,34 @@ class Lab:
         inside = (self.store / f".ledger-{self.id}.json",) if self.store.is_dir() else ()
         return (self.state / "stamp.json", *inside)
 
-    @property
-    def ledger_path(self) -> Path:
-        """The ledger's file."""
-        return self.state / "ledger.sqlite"
+    @cached_property
+    def kept(self) -> Place:
+        """Where the ledger is kept: a file in `state/`, or the server that `lab.ledger` names."""
+        return self._place_of(self.head)
+
+    def _place_of(self, head: Mapping[str, Any]) -> Place:
+        lab = head.get("lab") or {}
+        if not (server := lab.get("ledger")):
+            return File(self.state / "ledger.sqlite")
+        from lab.adapters.postgresql import Server
+
+        return Server.open(
+            {"url": server} if isinstance(server, str) else server,
+            str(lab.get("id", "")),
+            offline=bool(head.get("offline")),
+            tell=lambda text: self.tell(Event("say", text=text)),
+        )
+
+    @contextmanager
+    def alone(self, verb: str) -> Iterator[str]:
+        """Nobody else writes to this lab inside, here or elsewhere; yields what to tell of a dead holder, else ""."""
+        with lock.held(self.state / "lock", verb) as told, self.kept.held(verb):
+            yield told
 
     @cached_property
     def ledger(self) -> Ledger:
         """The ledger, for reading."""
-        return Ledger.read(self.ledger_path, self.id, self.stamps)
+        return Ledger.read(self.kept, self.id, self.stamps)
 
     @cached_property
     def records(self) -> Mapping[Address, Record]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 from lab.app.lab import Lab
+from lab.app.state import copied
 from lab.core.problem import problem
+from lab.ledger.sqlite import File
 
 _LEDGER = {
     "resources": "SELECT address, substr(address, 1, instr(address, '.') - 1) AS kind, digest, content, adopted,"
@@ -32,8 +34,13 @@ _MLFLOW = {
 
 def sql(lab: Lab, query: str) -> tuple[Sequence[str], list[tuple[Any, ...]]]:
     """The columns and rows of a query over the views; nothing can be written. Problems where it is no such query."""
-    with closing(sqlite3.connect("file::memory:", uri=True)) as db:
-        _attach(db, "ledger", lab.ledger_path, _LEDGER)
+    there = not lab.kept.state()
+    with (
+        closing(sqlite3.connect("file::memory:", uri=True)) as db,
+        # A file is read in place, a server's ledger from a copy.
+        copied(lab) if there and not isinstance(lab.kept, File) else nullcontext(lab.state / "ledger.sqlite") as file,
+    ):
+        _attach(db, "ledger", file, _LEDGER)
         _attach(db, "mlflow", lab.state / "mlflow" / "mlflow.db", _MLFLOW)
         db.execute("PRAGMA query_only = ON")
         try:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lab.app.lab import Lab
 from lab.core.address import Address
-from lab.core.problem import Problem, did_you_mean, problem
+from lab.core.problem import Problem, Problems, did_you_mean, problem
 from lab.core.record import Record
-from lab.ledger import generations, lock
+from lab.ledger import generations, lock, text
 from lab.ledger.ledger import Ledger, altered
+from lab.ledger.sqlite import File
 
 
 @contextmanager
 def writing(lab: Lab, verb: str) -> Iterator[Ledger]:
     """The ledger for writing, under the lock; stamped at the end."""
-    with lock.held(lab.state / "lock", verb), closing(Ledger.write(lab.ledger_path, lab.id, lab.stamps)) as ledger:
+    with lab.alone(verb), closing(Ledger.write(lab.kept, lab.id, lab.stamps)) as ledger:
         yield ledger
         ledger.stamp()
 
@@ -74,18 +75,52 @@ def forget(lab: Lab, addresses: Sequence[str]) -> None:
 
 def backup(lab: Lab, to: Path | None = None) -> Path:
     """A consistent copy of the ledger, taken while others may write; returns where it is."""
-    if not lab.ledger_path.exists():
-        raise problem("there is no ledger yet", do="run `lab apply` first")
     target = to or lab.state / "backup" / f"ledger-{time.strftime('%Y%m%d-%H%M%S')}.sqlite"
-    target.parent.mkdir(parents=True, exist_ok=True)
     # A kill leaves at most one unfinished copy, among what may be deleted, and the next one takes its place.
-    temporary = target.with_name(f".{target.name}.tmp") if to else lab.state / UNFINISHED
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    temporary.unlink(missing_ok=True)
-    with closing(sqlite3.connect(lab.ledger_path)) as source, closing(sqlite3.connect(temporary)) as copy:
-        source.backup(copy)
-    temporary.replace(target)
+    _save(lab, target, target.with_name(f".{target.name}.tmp") if to else lab.state / UNFINISHED)
     return target
+
+
+def _save(lab: Lab, target: Path, temporary: Path) -> None:
+    with lab.kept.clear():
+        if lab.kept.state():
+            raise problem("there is no ledger yet", do="run `lab apply` first")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        lab.kept.save(temporary)
+        temporary.chmod(0o600)
+        temporary.replace(target)
+
+
+@contextmanager
+def copied(lab: Lab) -> Iterator[Path]:
+    """A copy of the ledger as an SQLite file, for as long as it is looked at."""
+    with TemporaryDirectory(prefix="lab-ledger-") as folder:
+        _save(lab, Path(folder) / "ledger.sqlite", Path(folder) / "unfinished")
+        yield Path(folder) / "ledger.sqlite"
+
+
+def export(lab: Lab) -> Iterator[str]:
+    """The ledger as lines of JSON, with a checksum at the end: to read, to compare, to move to another place."""
+    with copied(lab) as file:
+        yield from text.export(file)
+
+
+def take(lab: Lab, source: Path) -> tuple[int, list[str]]:
+    """What `lab state export` wrote is the ledger; returns its records' number, and what was recorded and is lost."""
+    with TemporaryDirectory(prefix="lab-ledger-") as folder:
+        file = Path(folder) / "ledger.sqlite"
+        try:
+            with open(source, encoding="utf-8") as lines:
+                text.load(lines, file, str(source))
+        except (OSError, UnicodeDecodeError) as e:
+            raise problem(f"{source} cannot be read", why=getattr(e, "strerror", None) or "it is not text") from e
+        with closing(Ledger.read(File(file), lab.id)) as candidate:
+            if wrong := altered(candidate):
+                raise wrong[0]
+            kept = candidate.records()
+        return len(kept), _replace(lab, file, kept, "state import")
 
 
 COPIES = 5
@@ -107,9 +142,9 @@ def tidy(lab: Lab) -> None:
 def keep_copy(lab: Lab) -> None:
     """The newest COPIES of the ledger lie in `state/backup/`; a copy that cannot be made stops nothing."""
     kept = sorted((lab.state / "backup").glob("ledger-*.sqlite"))
-    with contextlib.suppress(OSError, sqlite3.Error):
+    with contextlib.suppress(OSError, sqlite3.Error, Problems):
         recent = bool(kept) and time.time() - kept[-1].stat().st_mtime < 86_400
-        if lab.ledger_path.stat().st_size < LARGE or not recent:
+        if not recent or kept[-1].stat().st_size < LARGE:
             backup(lab)
         for old in sorted((lab.state / "backup").glob("ledger-*.sqlite"))[:-COPIES]:
             old.unlink()
@@ -122,7 +157,7 @@ def restore(lab: Lab, source: Path | None = None) -> tuple[Path, list[str]]:
         if not copy.exists():
             raise problem(f"{copy} is not there", do="see state/backup/")
         try:
-            with closing(Ledger.read(copy, lab.id)) as candidate:
+            with closing(Ledger.read(File(copy), lab.id)) as candidate:
                 if altered(candidate):
                     continue
                 kept = candidate.records()
@@ -130,27 +165,27 @@ def restore(lab: Lab, source: Path | None = None) -> tuple[Path, list[str]]:
             if source:
                 raise
             continue
-        lost = _lost(lab, kept)
-        with lock.held(lab.state / "lock", "state restore"):
-            if lab.ledger_path.exists():
-                lab.ledger_path.replace(lab.ledger_path.with_name(f"ledger-damaged-{int(time.time())}.sqlite"))
-            for tail in ("-wal", "-shm"):
-                lab.ledger_path.with_name(lab.ledger_path.name + tail).unlink(missing_ok=True)
-            shutil.copyfile(copy, lab.ledger_path.with_name("ledger.tmp"))
-            lab.ledger_path.with_name("ledger.tmp").replace(lab.ledger_path)
-            for stamp in lab.stamps:
-                stamp.unlink(missing_ok=True)
-        return copy, lost
+        return copy, _replace(lab, copy, kept, "state restore")
     raise problem("no sound copy of the ledger is left", do="adopt what is on the machine with `lab import --all`")
 
 
-def _lost(lab: Lab, kept: dict[Address, Record]) -> list[str]:
-    try:
-        with closing(sqlite3.connect(f"file:{lab.ledger_path}?mode=ro", uri=True)) as db:
-            rows = dict(db.execute("SELECT address, digest FROM resource"))
-    except sqlite3.Error:
-        return ["what was recorded since cannot be read from the damaged ledger"]
-    return sorted(a for a, d in rows.items() if Address(a) not in kept or kept[Address(a)].digest != d)
+def _replace(lab: Lab, source: Path, kept: Mapping[Address, Record], verb: str) -> list[str]:
+    """The SQLite file at `source` is the ledger; returns what was recorded and is not in it."""
+    with lab.alone(verb):
+        lost = _lost(lab, kept)
+        with lab.kept.clear():
+            lab.kept.take(source)
+        for stamp in lab.stamps:
+            stamp.unlink(missing_ok=True)
+    return lost
+
+
+def _lost(lab: Lab, kept: Mapping[Address, Record]) -> list[str]:
+    with contextlib.suppress(Problems, ValueError):
+        with closing(Ledger.read(lab.kept, "")) as ledger:
+            rows = ledger.sql("SELECT address, digest FROM resource")
+        return sorted(a for a, d in rows if Address(a) not in kept or kept[Address(a)].digest != d)
+    return ["what was recorded since cannot be read from the damaged ledger"]
 
 
 def check(lab: Lab) -> list[Problem]:

@@ -128,11 +128,11 @@ def _damage(lab: Any) -> Problems | None:
     from lab.ledger.ledger import Ledger, altered
 
     try:
-        found = altered(Ledger.read(lab.ledger_path, ""))
+        found = altered(Ledger.read(lab.kept, ""))
     except Problems as e:
         return e
     except Exception as e:
-        return problem("the ledger is damaged", why=str(e), file=str(lab.ledger_path), do="see `lab state restore`")
+        return problem("the ledger is damaged", why=str(e), do="see `lab state restore`")
     return found[0] if found else None
 
 

@@ -1,12 +1,14 @@
-"""state: the ledger: list, show, mv, rm, history, backup, restore, check, unlock."""
+"""state: the ledger: list, show, mv, rm, import, export, history, backup, restore, check, unlock."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
+from lab.adapters.files import put
 from lab.app import state
 from lab.app.lab import Lab
 from lab.core.problem import Problems
@@ -25,8 +27,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("new")
     sub = verbs.add_parser("rm", help="forget records; what they describe stays")
     sub.add_argument("addresses", nargs="+", metavar="ADDRESS")
-    sub = verbs.add_parser("import", help="adopt what exists (the same as `lab import`)")
-    sub.add_argument("addresses", nargs="*", metavar="ADDRESS")
+    sub = verbs.add_parser("import", help="take an exported ledger; with addresses, the same as `lab import`")
+    sub.add_argument("addresses", nargs="*", metavar="FILE|ADDRESS", help="a file that `lab state export` wrote")
     sub.add_argument("--all", action="store_true", help="adopt everything declared that exists")
     sub = verbs.add_parser("history", help="what happened to a resource, or to all")
     sub.add_argument("address", nargs="?", default="")
@@ -35,6 +37,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("to", nargs="?", type=Path)
     sub = verbs.add_parser("restore", help="take back the newest sound copy, or the one given")
     sub.add_argument("source", nargs="?", type=Path)
+    sub = verbs.add_parser("export", help="the ledger as text, one JSON line per row")
+    sub.add_argument("to", nargs="?", type=Path, metavar="FILE", help="instead of printing it")
     verbs.add_parser("check", help="check every page and every checksum")
     verbs.add_parser("unlock", help="remove a lock left by another host")
 
@@ -65,6 +69,10 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
     elif args.verb == "rm":
         state.forget(lab, args.addresses)
         print(f"Forgot {', '.join(args.addresses)}; what they describe was left as it is.")
+    elif args.verb == "import" and len(args.addresses) == 1 and Path(args.addresses[0]).is_file():
+        count, lost = state.take(lab, Path(args.addresses[0]))
+        print(f"The ledger holds the {count} records of {args.addresses[0]}.")
+        _told(lost)
     elif args.verb == "import":
         from lab.cli import import_
 
@@ -77,9 +85,13 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
     elif args.verb == "restore":
         copy, lost = state.restore(lab, args.source)
         print(f"The ledger is {copy} again.")
-        if lost:
-            print("Recorded since then, and lost: " + ", ".join(lost))
-        print("Run `lab plan` to see how the machine differs.")
+        _told(lost)
+    elif args.verb == "export":
+        if args.to is None:
+            sys.stdout.writelines(state.export(lab))
+        else:
+            put(args.to, "".join(state.export(lab)).encode(), mode=0o600)
+            print(f"Wrote {args.to}.")
     elif args.verb == "check":
         found = state.check(lab)
         if found:
@@ -89,6 +101,12 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
         left = state.unlock(lab)
         print(f"Removed the lock of pid {left.get('pid')} on {left.get('host')}." if left else "There was no lock.")
     return 0
+
+
+def _told(lost: list[str]) -> None:
+    if lost:
+        print("Recorded since then, and lost: " + ", ".join(lost))
+    print("Run `lab plan` to see how the machine differs.")
 
 
 def _row(r: dict[str, object]) -> str:

@@ -21,6 +21,10 @@ TEXT = 4 << 20
 """Largest file that `text` gives, in bytes."""
 
 
+Recorded = Callable[[str, Mapping[str, Any]], Facts | None]
+"""Address and the lab's head → the facts the ledger holds."""
+
+
 class Surroundings:
     """What all contexts of a lab share: places, host, locks, hashes, and the other declarations."""
 
@@ -31,7 +35,7 @@ class Surroundings:
         head: Mapping[str, Any],
         host: Host,
         cache: Cache,
-        recorded: Callable[[str], Facts | None] | None,
+        recorded: Recorded | None,
     ) -> None:
         self.source = str(source)
         """Where files are read from: the repository, or an exported commit of it."""
@@ -45,7 +49,8 @@ class Surroundings:
         self.store = self.path(str(self.lab.get("store") or "~/lab-store"))
         self.cache = cache
         self.contents = Contents(cache)
-        self.recorded = recorded or (lambda ref: None)
+        self.recorded = recorded or (lambda ref, head: None)
+        self.head = head
         self.declarations: dict[Address, Declaration] = {}
         self.ladders: dict[Address, tuple[Address, ...]] = {}
         self.digests: dict[Address, str] = {}
@@ -155,7 +160,7 @@ class DeclaredContext:
 
     def recorded(self, ref: str) -> Facts | None:
         """The facts the ledger holds for a reference."""
-        return self._around.recorded(ref)
+        return self._around.recorded(ref, self._around.head)
 
     def path(self, text: str) -> str:
         """`text` made absolute."""

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from lab import kinds
 from lab.core.address import Address, is_name
-from lab.core.facts import Facts
 from lab.core.host import Host
 from lab.core.kind import Declaration
 from lab.core.problem import Problem, Problems, did_you_mean
@@ -21,7 +20,7 @@ from lab.declare.blocks import Found, blocks, through_hydra
 from lab.declare.cache import Cache
 from lab.declare.check import check
 from lab.declare.conf import Conf, known_kinds, unused_group, walk
-from lab.declare.context import Surroundings
+from lab.declare.context import Recorded, Surroundings
 from lab.declare.declared import Declared
 from lab.declare.head import Head, head
 from lab.declare.marks import locate
@@ -38,16 +37,16 @@ def load(
     *,
     profile: str | None = None,
     cache: Path | None = None,
-    recorded: Callable[[str], Facts | None] | None = None,
+    recorded: Recorded | None = None,
     machine: Callable[[], Host] | None = None,
     lives: Path | None = None,
     everything: bool = False,
 ) -> Declared:
     """What the lab at `root` declares; raises Problems with all that is wrong, each with file and line.
 
-    `cache` is a folder for what can be computed again; `recorded` gives the ledger's facts by address; `machine`
-    reads the host that `host: auto` stands for; `lives` is where the lab is, where `root` is an exported commit of it.
-    With `everything`, files that the profile leaves out are checked for mistakes of their own. Reads.
+    `cache` is a folder for what can be computed again; `recorded` gives the ledger's facts by address and head;
+    `machine` reads the host that `host: auto` stands for; `lives` is where the lab is, where `root` is an exported
+    commit of it. With `everything`, files that the profile leaves out are checked for mistakes of their own. Reads.
     """
     at = Path(root).absolute()
     loading = Loading(at, overrides, profile, Cache(cache), recorded, machine or Host, lives or at)
@@ -87,7 +86,7 @@ class Loading:
         overrides: Sequence[str],
         profile: str | None,
         cache: Cache,
-        recorded: Callable[[str], Facts | None] | None,
+        recorded: Recorded | None,
         machine: Callable[[], Host],
         lives: Path,
     ) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from lab.core.address import Address
+from lab.core.secret import SOURCES, Secret
 
 
 class _Block(BaseModel):
@@ -36,6 +37,27 @@ class NetworkSettings(_Block):
     """Files of one model fetched side by side."""
 
 
+def _address(value: str) -> str:
+    """`value`, where it is a PostgreSQL address without a password, or a reference to one; else ValueError."""
+    if value.partition(":")[0] in SOURCES:
+        return value
+    scheme, found, rest = value.partition("://")
+    if not found or scheme not in ("postgresql", "postgres"):
+        raise ValueError("write postgresql://USER@HOST:PORT/DATABASE, or a secret reference to it")
+    if ":" in rest.rpartition("@")[0] or "password=" in rest:
+        raise ValueError("a password does not belong here: write {url: postgresql://USER@HOST/DB, password: env:NAME}")
+    return value
+
+
+class LedgerSettings(_Block):
+    """A ledger on a PostgreSQL server, for teams."""
+
+    url: Annotated[str, AfterValidator(_address)]
+    """`postgresql://USER@HOST:PORT/DATABASE`, or a secret reference to it."""
+    password: Secret | None = None
+    """A secret reference: `env:NAME`, `file:PATH`, `keychain:ITEM` or `command:LINE`."""
+
+
 class TrackingSettings(_Block):
     """Where runs are tracked besides the local store."""
 
@@ -62,6 +84,8 @@ class LabSettings(_Block):
     """Further stores by name, on other volumes: a path, or a block."""
     envs: str = ""
     """Where environments are installed; by default `envs` in the machine-local state."""
+    ledger: LedgerSettings | None = None
+    """Where the ledger is kept: by default a file in the machine-local state; for teams a PostgreSQL database."""
     network: NetworkSettings = NetworkSettings()
     """How patient downloads are."""
     tracking: TrackingSettings = TrackingSettings()
@@ -70,6 +94,11 @@ class LabSettings(_Block):
     """What it is for, in a line."""
     owner: str = ""
     """Whose lab it is."""
+
+    @field_validator("ledger", mode="before")
+    @classmethod
+    def _by_address(cls, value: Any) -> Any:
+        return {"url": value} if isinstance(value, str) else value
 
 
 class ApplySettings(_Block):

@@ -115,8 +115,9 @@ def latest(ledger: Ledger) -> int:
 
 
 def generations(ledger: Ledger, limit: int = -1) -> list[Generation]:
-    """The last generations, newest first."""
-    rows = ledger.sql(f"SELECT {_COLUMNS} FROM generation ORDER BY number DESC LIMIT ?", (limit,))
+    """The last generations, newest first; all of them where the limit is negative."""
+    only = "" if limit < 0 else f" LIMIT {limit}"
+    rows = ledger.sql(f"SELECT {_COLUMNS} FROM generation ORDER BY number DESC{only}")
     return [_generation(r) for r in rows]
 
 
@@ -140,11 +141,12 @@ def declared_at(ledger: Ledger, number: int) -> dict[Address, Facts]:
 
 def history(ledger: Ledger, address: str = "", number: int = 0) -> list[dict[str, Any]]:
     """What happened, newest first: of one resource, of one generation, or of all."""
-    where, arguments = "1", []
+    where: str = "1 = 1"
+    arguments: tuple[str | int, ...] = ()
     if address:
-        where, arguments = "address = ?", [address]
+        where, arguments = "address = ?", (address,)
     elif number:
-        where, arguments = "generation = ?", [str(number)]
+        where, arguments = "generation = ?", (number,)
     names = ("generation", "address", "action", "reason", "before", "after", "at")
     rows = ledger.sql(f"SELECT {', '.join(names)} FROM history WHERE {where} ORDER BY id DESC", arguments)
     return [dict(zip(names, row, strict=True)) for row in rows]

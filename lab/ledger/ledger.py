@@ -1,12 +1,9 @@
-"""Ledger: the recorded state of a lab in SQLite, durable row by row."""
+"""Ledger: the recorded state of a lab, durable row by row, wherever it is kept."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import sqlite3
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,13 +14,21 @@ from lab.core.facts import Facts
 from lab.core.problem import Problems, problem
 from lab.core.record import COLUMNS, Record
 from lab.ledger import schema
+from lab.ledger.place import RESTORE, Database, Place, damaged
 from lab.ledger.stamp import Stamp, read_stamp, write_stamp
 
 _SELECT = (
     "SELECT address, digest, content, facts, inputs, declaration, uses, profiles, adopted, protect, pending,"
     " generation, at FROM resource"
 )
-_PUT = "INSERT OR REPLACE INTO resource VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_NAMES = (*_SELECT.removeprefix("SELECT ").removesuffix(" FROM resource").split(", "), "sum")
+_PUT = f"INSERT INTO resource VALUES ({','.join('?' * len(_NAMES))}) ON CONFLICT (address) DO UPDATE SET " + ", ".join(
+    f"{n} = excluded.{n}" for n in _NAMES[1:]
+)
+_BEGIN = "INSERT INTO journal VALUES"
+_AGAIN = "ON CONFLICT (address, step) DO UPDATE SET " + ", ".join(
+    f"{n} = excluded.{n}" for n in ("digest", "text", "state", "outcome", "generation", "at")
+)
 
 
 class Ledger:
@@ -32,95 +37,91 @@ class Ledger:
     Every method raises `Problems` where the file cannot be read or written; nothing is ever half-written.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection | None, stamps: Sequence[Path]) -> None:
-        self.path = path
-        self._db = connection
+    def __init__(self, place: Place, database: Database | None, stamps: Sequence[Path]) -> None:
+        self.place = place
+        self._db = database
         self._stamps = stamps
 
     @classmethod
-    def read(cls, path: Path, lab_id: str, stamps: Sequence[Path] = ()) -> Ledger:
+    def read(cls, place: Place, lab_id: str, stamps: Sequence[Path] = ()) -> Ledger:
         """The ledger for reading; an empty one where none was written yet. Never writes, needs no lock."""
-        if not path.exists() or path.stat().st_size == 0:
-            _refuse_lost(path, lab_id, 0, 0, stamps)
-            return cls(path, None, stamps)
-        with _clear(path):
-            uri = f"file:{_quoted(path)}?mode=ro"
-            if not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists():
-                uri += "&immutable=1"
-            db = sqlite3.connect(uri, uri=True, timeout=30, check_same_thread=False)
-            if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+        with place.clear():
+            if word := place.state():
+                _refuse_lost(place, lab_id, 0, 0, stamps, word)
+                return cls(place, None, stamps)
+            db = place.read()
+            if not (tables := db.tables()):
                 # The first apply was killed before its tables were there: nothing was ever recorded.
                 db.close()
-                _refuse_lost(path, lab_id, 0, 0, stamps, empty=True)
-                return cls(path, None, stamps)
-            ledger = cls(path, db, stamps)
-            ledger._sound(lab_id)
-            return ledger
+                _refuse_lost(place, lab_id, 0, 0, stamps, "empty")
+                return cls(place, None, stamps)
+            return cls(place, db, stamps)._checked(lab_id, tables)
 
     @classmethod
-    def write(cls, path: Path, lab_id: str, stamps: Sequence[Path] = ()) -> Ledger:
+    def write(cls, place: Place, lab_id: str, stamps: Sequence[Path] = ()) -> Ledger:
         """The ledger for writing; made where there was none, migrated where it is older. Hold the lock."""
-        fresh = not path.exists() or path.stat().st_size == 0
-        if fresh:
-            _refuse_lost(path, lab_id, 0, 0, stamps)
-        with _clear(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            path.chmod(0o600)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            if sys.platform == "darwin":
-                db.execute("PRAGMA fullfsync = ON")
-            if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-                if not fresh:
-                    _refuse_lost(path, lab_id, 0, 0, stamps, empty=True)
-                schema.create(db, lab_id)
-            ledger = cls(path, db, stamps)
-            ledger._sound(lab_id)
-            schema.migrate(db)
+        with place.clear():
+            if word := place.state():
+                _refuse_lost(place, lab_id, 0, 0, stamps, word)
+            db = place.write()
+            try:
+                if not db.tables():
+                    if not word:
+                        _refuse_lost(place, lab_id, 0, 0, stamps, "empty")
+                    db.create(lab_id)
+                ledger = cls(place, db, stamps)._checked(lab_id, db.tables())
+                schema.migrate(db)
+            except BaseException:
+                db.rollback()
+                db.close()
+                raise
             return ledger
 
     def close(self) -> None:
-        """The file is closed."""
+        """The ledger is closed."""
         if self._db is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.close()
+            self._db.close()
             self._db = None
 
-    def _sound(self, lab_id: str) -> None:
-        db = self._connection()
-        version = db.execute("PRAGMA user_version").fetchone()[0]
+    def _checked(self, lab_id: str, tables: set[str]) -> Ledger:
+        """Itself, where it is this lab's, of a version we know, and not older than the lab; else closed, and why."""
+        try:
+            self._sound(lab_id, tables)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _sound(self, lab_id: str, tables: set[str]) -> None:
+        version = self._connection().version()
         if version > schema.VERSION:
             raise problem(
                 f"the ledger was written by a newer Lab (schema {version}, this Lab knows {schema.VERSION})",
-                file=str(self.path),
+                file=self.place.shown,
                 do="use that Lab: `lab --version` says which this is",
             )
-        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if "resource" not in tables or "meta" not in tables:
-            _refuse_lost(self.path, lab_id, 0, 0, self._stamps, empty=True)
-            raise problem("the file is no ledger", file=str(self.path), do=_RESTORE)
+            _refuse_lost(self.place, lab_id, 0, 0, self._stamps, "empty")
+            raise problem("the file is no ledger", file=self.place.shown, do=RESTORE)
         mine = self.meta("lab")
         if mine and lab_id and mine != lab_id:
             raise problem(
                 "the ledger belongs to another lab",
                 why=f"its id is {mine}, lab.yaml says {lab_id}",
-                file=str(self.path),
+                file=self.place.shown,
                 do="set lab.id back, or move the ledger away",
             )
-        _refuse_lost(self.path, lab_id, self.serial, self.count(), self._stamps)
+        _refuse_lost(self.place, lab_id, self.serial, self.count(), self._stamps)
 
-    def _connection(self) -> sqlite3.Connection:
+    def _connection(self) -> Database:
         if self._db is None:
             raise problem("nothing was ever applied here", do="run `lab apply`")
         return self._db
 
     def meta(self, key: str) -> str:
         """A value of the ledger's own, as text; empty where it has none."""
-        if self._db is None:
-            return ""
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return str(row[0]) if row else ""
+        rows = self.sql("SELECT value FROM meta WHERE key = ?", (key,))
+        return str(rows[0][0]) if rows else ""
 
     @property
     def serial(self) -> int:
@@ -129,38 +130,35 @@ class Ledger:
 
     def count(self) -> int:
         """How many resources are recorded."""
-        return int(self._db.execute("SELECT count(*) FROM resource").fetchone()[0]) if self._db else 0
+        return int(self.sql("SELECT count(*) FROM resource")[0][0]) if self._db else 0
 
     def records(self) -> dict[Address, Record]:
         """Every record by address, in order."""
         if self._db is None:
             return {}
-        with _clear(self.path):
+        with self.place.clear():
             rows = self._db.execute(f"{_SELECT} ORDER BY address")
             return {(r := _record(row)).address: r for row in rows}
 
     def record(self, address: str) -> Record | None:
         """One record."""
-        if self._db is None:
-            return None
-        row = self._db.execute(f"{_SELECT} WHERE address = ?", (address,)).fetchone()
-        return _record(row) if row else None
+        rows = self.sql(f"{_SELECT} WHERE address = ?", (address,))
+        return _record(rows[0]) if rows else None
 
     # --- writing -----------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[Database]:
         """All or nothing, durable at the end; the serial grows by one."""
         db = self._connection()
-        with _clear(self.path):
-            db.execute("BEGIN IMMEDIATE")
+        with self.place.clear():
+            db.begin()
             try:
                 yield db
                 db.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'serial'")
-                db.execute("COMMIT")
+                db.commit()
             except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    db.execute("ROLLBACK")
+                db.rollback()
                 raise
 
     def stamp(self) -> None:
@@ -170,9 +168,8 @@ class Ledger:
             write_stamp(path, stamp)
 
     def fold(self) -> None:
-        """The write-ahead log is folded into the file, so that a plain copy of the file is the whole ledger."""
-        with contextlib.suppress(sqlite3.Error):
-            self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        """What lies beside the ledger's file is folded into it: a plain copy of the file is the whole ledger."""
+        self._connection().fold()
 
     def put(self, records: Iterable[Record]) -> None:
         """Records are written as they are; inside a `transaction`."""
@@ -202,7 +199,7 @@ class Ledger:
         """A step's intent is on disk before it acts."""
         with self.transaction() as db:
             db.execute(
-                "INSERT OR REPLACE INTO journal VALUES (?,?,?,?,'begun','{}',?,?)",
+                f"{_BEGIN} (?,?,?,?,'begun','{{}}',?,?) {_AGAIN}",
                 (address, step, digest, text, generation, time.time()),
             )
 
@@ -216,9 +213,7 @@ class Ledger:
 
     def finished_steps(self, address: str, digest: str) -> dict[int, tuple[str, Facts]]:
         """Step number → (its text, its outcome) of the steps already done for this digest."""
-        if self._db is None:
-            return {}
-        rows = self._db.execute(
+        rows = self.sql(
             "SELECT step, text, outcome FROM journal WHERE address = ? AND digest = ? AND state = 'done'",
             (address, digest),
         )
@@ -228,32 +223,29 @@ class Ledger:
         """The journal of finished resources is cleared; inside a `transaction`."""
         self._connection().executemany("DELETE FROM journal WHERE address = ?", [(a,) for a in addresses])
 
+    def faults(self) -> list[str]:
+        """What the database itself finds wrong with its pages."""
+        return self._db.check() if self._db else []
+
     def sql(self, query: str, arguments: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of a reading query."""
         if self._db is None:
             return []
-        with _clear(self.path):
+        with self.place.clear():
             return self._db.execute(query, tuple(arguments)).fetchall()
 
 
-_RESTORE = "restore it with `lab state restore`, or adopt what is there with `lab import --all`"
-
-
-def _refuse_lost(
-    path: Path, lab_id: str, serial: int, count: int, stamps: Sequence[Path], *, empty: bool = False
-) -> None:
+def _refuse_lost(place: Place, lab_id: str, serial: int, count: int, stamps: Sequence[Path], word: str = "") -> None:
     for where in stamps:
         seen = read_stamp(where)
         if seen is None or (seen.lab != lab_id and lab_id):
             continue
         if seen.serial > serial and seen.resources:
-            empty = empty or (path.exists() and path.stat().st_size == 0)
-            what = "empty" if empty else "missing" if not path.exists() else f"older than the lab (serial {serial})"
             raise problem(
-                f"the ledger is {what}",
+                f"the ledger is {word or f'older than the lab (serial {serial})'}",
                 why=f"{where} says it had {seen.resources} resources at serial {seen.serial}; it has {count}",
-                file=str(path),
-                do=_RESTORE,
+                file=place.shown,
+                do=RESTORE,
             )
 
 
@@ -278,38 +270,12 @@ def _record(row: Sequence[Any]) -> Record:
     )
 
 
-def _quoted(path: Path) -> str:
-    return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-
-
-@contextlib.contextmanager
-def _clear(path: Path) -> Iterator[None]:
-    """SQLite's words become a problem a person can act on."""
-    try:
-        yield
-    except sqlite3.Error as e:
-        text = str(e)
-        do = _RESTORE
-        if "full" in text:
-            do = "free some space, then run the same command again: what was finished is recorded"
-        elif "readonly" in text or "unable to open" in text:
-            do = "check that the folder is writable and mounted"
-        elif "locked" in text:
-            do = "wait a moment and try again"
-        raise problem("the ledger cannot be used", why=f"SQLite says: {text}", file=str(path), do=do) from e
-    except OSError as e:
-        raise problem("the ledger cannot be opened", why=e.strerror or str(e), file=str(path)) from e
-
-
 def altered(ledger: Ledger) -> list[Problems]:
     """Problems with the ledger's own pages and rows: what `lab state check` says."""
-    found = [
-        problem(f"the ledger is damaged: {row[0]}", file=str(ledger.path), do=_RESTORE)
-        for row in ledger.sql("PRAGMA integrity_check")
-        if row[0] != "ok"
-    ]
+    with ledger.place.clear():
+        found = [damaged(text, ledger.place) for text in ledger.faults()]
     sums: Mapping[str, str] = {str(a): str(s) for a, s in ledger.sql("SELECT address, sum FROM resource")}
     for address, record in ledger.records().items():
         if sums.get(address) != record.sum():
-            found.append(problem(f"the record of {address} was altered", file=str(ledger.path), do=_RESTORE))
+            found.append(problem(f"the record of {address} was altered", file=ledger.place.shown, do=RESTORE))
     return found

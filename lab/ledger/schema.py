@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
+from lab.ledger.place import Database
 
 VERSION = 1
 
@@ -37,16 +37,9 @@ MIGRATIONS: dict[int, str] = {}
 """Version → the SQL that makes the next version of it."""
 
 
-def create(connection: sqlite3.Connection, lab_id: str) -> None:
-    """The tables of the current version are there, and say whose they are: all in one transaction."""
-    name = "'" + lab_id.replace("'", "''") + "'"
-    meta = f"INSERT INTO meta VALUES ('lab', {name}), ('serial', '0');"
-    connection.executescript(f"BEGIN;{TABLES}{meta}PRAGMA user_version = {VERSION};COMMIT;")
-
-
-def migrate(connection: sqlite3.Connection) -> None:
+def migrate(database: Database) -> None:
     """An older ledger is brought to the current version, each step in one transaction."""
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    version = database.version()
     while version < VERSION:
-        connection.executescript(f"BEGIN;{MIGRATIONS[version]}PRAGMA user_version = {version + 1};COMMIT;")
+        database.migrate(MIGRATIONS[version], version + 1)
         version += 1

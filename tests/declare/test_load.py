@@ -127,12 +127,12 @@ def test_a_context_knows_places_locks_and_contents(make: Make, rung: None, tmp_p
     root = make({"rung/r.yaml": "folder: code\n", "lock/rung/r.yaml": "resolved: [1, 2]\n"})
     (root / "code/sub").mkdir(parents=True)
     (root / "code/sub/a.py").write_text("1")
-    context = right(root, recorded=lambda ref: {"seen": ref}).context("rung.r")
+    context = right(root, recorded=lambda ref, head: {"seen": ref, "by": head["lab"]["name"]}).context("rung.r")
     assert context.path("a/./b") == f"{root}/a/b"
     assert context.path("~/x") == str(Path.home() / "x")
     assert context.path("/x//y/") == "/x/y"
     assert context.lock == {"resolved": [1, 2]}
-    assert context.recorded("rung.r") == {"seen": "rung.r"}
+    assert context.recorded("rung.r") == {"seen": "rung.r", "by": "t"}
     assert context.text("code/sub/a.py") == "1"
     assert context.text("code/none") is None
     assert context.content("code/none") == ""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.postgres import Server, free_port, serving
 from tests.sweeps.conftest import Place
 from tests.sweeps.kills import WORDS, killed
 
@@ -83,57 +80,11 @@ def test_optunas_proxy(place: Place) -> None:
     whole(optuna.load_study(study_name=found["study"], storage=storage), 4)
 
 
-class Server:
-    """A PostgreSQL server in a folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        self.folder = folder
-        self.bin = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), Path("/nowhere"))
-        if not (self.bin / "initdb").exists():
-            pytest.skip("needs PostgreSQL's server (apt install postgresql)")
-        self.user: dict[str, Any] = {}
-        if os.getuid() == 0:
-            try:
-                who = pwd.getpwnam("postgres")
-            except KeyError:
-                pytest.skip("needs the account postgres")
-            os.chown(folder, who.pw_uid, who.pw_gid)
-            self.user = {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []}
-        self.call("initdb", "-D", str(folder / "db"), "-A", "trust", "-U", "lab", "--no-sync")
-        self.start()
-        self.call("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "lab", "studies")
-
-    @property
-    def url(self) -> str:
-        """As `storage:` takes it."""
-        return f"postgresql://lab@127.0.0.1:{self.port}/studies"
-
-    def call(self, name: str, *args: str) -> None:
-        """One of its programs has ended well."""
-        subprocess.run([self.bin / name, *args], check=True, capture_output=True, cwd="/", **self.user)
-
-    def start(self) -> None:
-        """It answers."""
-        options = f"-p {self.port} -k {self.folder} -h 127.0.0.1"
-        log = str(self.folder / "log")
-        args = [self.bin / "pg_ctl", "-D", self.folder / "db", "-o", options, "-l", log, "-w", "start"]
-        subprocess.run(args, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", **self.user)
-
-    def stop(self) -> None:
-        """It is gone, whoever was connected."""
-        self.call("pg_ctl", "-D", str(self.folder / "db"), "-m", "immediate", "-w", "stop")
-
-
 @pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server() -> Iterator[Server]:
     """A server that ends with the test."""
-    folder = Path(subprocess.run(["mktemp", "-d"], capture_output=True, text=True, check=True).stdout.strip())
-    folder.chmod(0o755)
-    made = Server(folder)
-    yield made
-    made.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    with serving() as made:
+        yield made
 
 
 @pytest.mark.slow
@@ -159,13 +110,6 @@ def test_postgresql_that_restarts_in_mid_sweep(place: Place, server: Server) -> 
         midway=restart,
         study=lambda name: optuna.load_study(study_name=name, storage=url),
     )
-
-
-def free_port() -> int:
-    """One that nobody listens on."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def reachable(port: int) -> None:

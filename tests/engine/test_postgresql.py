@@ -1,0 +1,265 @@
+"""A team's ledger on a real PostgreSQL server: its restart, a dropped connection and a second writer lose nothing.
+
+The lifecycle's own tests run here once more, with their ledgers on the server.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import labs
+from tests.engine.test_lifecycle import *  # noqa: F403
+from tests.engine.test_sql import *  # noqa: F403
+from tests.labs import TestLab
+from tests.postgres import Server, serving
+
+pytest.importorskip("psycopg")
+FILES = {f"file/f{n:03}": f"path: ROOT/out/{n}\ncontent: 'text {n}'\n" for n in range(6)}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """One server for this module."""
+    with serving() as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def remote(server: Server, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Labs made here keep their ledger on the server, in an empty schema."""
+    from lab.adapters.postgresql import Server as Remote
+
+    monkeypatch.setattr(labs, "LEDGER", server.url)
+    found = Remote(server.url, "", "00000000-test", tell=lambda text: None)
+    with closing(found.connect()) as db:
+        for (name,) in db.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'lab%'").fetchall():
+            db.execute(f'DROP SCHEMA "{name}" CASCADE')
+    return found
+
+
+def drop_all(remote: Any) -> int:
+    """Every connection but this one is cut, as a network would; returns how many."""
+    with closing(remote.connect()) as db:
+        found = db.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND pid <> pg_backend_pid()"
+        )
+        return len(found.fetchall())
+
+
+def whole(lab: TestLab, count: int) -> None:
+    """Everything is as declared, recorded once, and told once."""
+    assert lab("plan", "--detailed-exitcode").code == 0
+    assert lab("state", "check").code == 0
+    assert lab("verify").code == 0
+    assert len(lab("state", "list").out.split()) == count
+    rows = lab("sql", "SELECT address, count(*) c FROM history WHERE action = 'create' GROUP BY address HAVING c > 1")
+    assert "file." not in rows.out, rows
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_connection_cut_at_any_commit(
+    tmp_path: Path, remote: Any, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Cut right before or right after a commit arrived: the same apply goes on, and nothing is written twice."""
+    from lab.adapters import postgresql_connection as module
+
+    send, cuts = module.Connection.commit, []
+
+    def commit(self: Any) -> None:
+        if len(cuts) < 8 and self._writing:
+            db = self._db
+
+            class Cut:
+                closed = property(lambda _: db.closed)
+
+                def execute(self, sql: str, *given: Any) -> Any:
+                    if sql != "COMMIT":
+                        return db.execute(sql, *given)
+                    if when == "after":
+                        db.execute(sql)
+                    cuts.append(drop_all(remote))
+                    return db.execute(sql if when == "before" else "SELECT 1")
+
+                def __getattr__(self, name: str) -> Any:
+                    return getattr(db, name)
+
+            self._db = Cut()
+        send(self)
+        if isinstance(self._db, object) and type(self._db).__name__ == "Cut":
+            self._db = db
+
+    monkeypatch.setattr(module.Connection, "commit", commit)
+    lab = TestLab.make(
+        tmp_path / "lab", {**FILES, "file/after": "path: ROOT/out/after\ncontent: x\nneeds: [file.f001]\n"}
+    )
+    ran = lab("apply", "--yes")
+    assert ran.code == 0, ran
+    assert len(cuts) > 3
+    assert all(cuts)
+    whole(lab, 7)
+
+
+def test_a_connection_cut_again_and_again(tmp_path: Path, remote: Any) -> None:
+    """Whenever it is cut, the apply goes on by itself."""
+    files = {f"file/f{n:03}": f"path: ROOT/out/{n}\ncontent: 'text {n}'\n" for n in range(300)}
+    lab = TestLab.make(tmp_path / "lab", files)
+    child = lab.child("apply", "--yes", "-q")
+    cut = 0
+    while child.poll() is None:
+        time.sleep(0.15)
+        cut += drop_all(remote)
+    out, err = child.communicate()
+    assert child.returncode == 0, out + err
+    assert "Traceback" not in err
+    assert cut
+    whole(lab, 300)
+
+
+@pytest.mark.slow
+def test_a_server_that_restarts_during_an_apply(tmp_path: Path, server: Server, remote: Any) -> None:
+    """Stopped outright and started again: the apply waits, says so, and finishes."""
+    files = {f"file/f{n:03}": f"path: ROOT/out/{n}\ncontent: 'text {n}'\n" for n in range(1500)}
+    lab = TestLab.make(tmp_path / "lab", files)
+    child = lab.child("apply", "--yes", "-q")
+    until = time.monotonic() + 60
+    while not (tmp_path / "lab/out").exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    server.stop()
+    time.sleep(1)
+    server.start()
+    out, err = child.communicate(timeout=120)
+    assert child.returncode == 0, out + err
+    whole(lab, 1500)
+
+
+def test_a_server_that_stays_away(tmp_path: Path, server: Server, remote: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan says which server does not answer; an apply that loses it stops in words, and the next one finishes."""
+    from lab.adapters import postgresql_connection as module
+
+    monkeypatch.setattr(module, "PATIENCE", 0.5)
+    lab = TestLab.make(tmp_path / "lab", FILES)
+    begin, calls = module.Connection.begin, []
+
+    def away(self: Any) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            server.stop()
+        begin(self)
+
+    monkeypatch.setattr(module.Connection, "begin", away)
+    try:
+        ran = lab("apply", "--yes")
+        assert ran.code == 1
+        assert "went away and did not come back" in ran.out + ran.err
+        told = lab("plan")
+        assert told.code == 1
+        assert f"postgresql://127.0.0.1:{server.port}/studies" in told.err
+        assert "Traceback" not in ran.out + ran.err + told.err
+    finally:
+        server.start()
+    assert lab("apply", "--yes").code == 0
+    whole(lab, 6)
+
+
+def test_one_writer_wherever_they_are(tmp_path: Path, remote: Any) -> None:
+    """Another checkout of the lab is told who writes; a suspended writer keeps its lock, a killed one frees it."""
+    files = {f"file/f{n:03}": f"path: {tmp_path}/out/{n}\ncontent: 'text {n}'\n" for n in range(600)}
+    one, two = TestLab.make(tmp_path / "one", files), TestLab.make(tmp_path / "two", files)
+    child = one.child("apply", "--yes")
+    try:
+        with closing(remote.connect()) as db:
+            while not db.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'").fetchone():
+                assert child.poll() is None
+        os.kill(child.pid, signal.SIGSTOP)
+        ran = two("apply", "--yes")
+        assert ran.code == 1
+        assert "`lab apply` of " in ran.err
+        assert f"pid {child.pid}" in ran.err
+        assert two("plan").code == 0  # reading never waits
+    finally:
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+    until = time.monotonic() + 20
+    while (ran := two("apply", "--yes")).code:
+        assert time.monotonic() < until, ran
+    whole(two, 600)
+
+
+def test_a_lock_taken_meanwhile_stops_the_one_that_lost_it(tmp_path: Path, remote: Any) -> None:
+    """The connection breaks, and somebody else writes before it is back: the first stops and overwrites nothing."""
+    from lab.core.problem import Problems
+    from lab.ledger.ledger import Ledger
+
+    with remote.held("apply"):
+        mine = Ledger.write(remote, "00000000-test")
+        drop_all(remote)
+        from lab.adapters.postgresql import Server as Remote
+
+        other = Remote(remote_url(remote), "", "00000000-test", tell=lambda text: None)
+        with other.held("apply"):
+            theirs = Ledger.write(other, "00000000-test")
+            with theirs.transaction():
+                theirs.log(1, [("file.a", "create", "theirs", "", "")])
+        with pytest.raises(Problems, match="somebody else wrote"), mine.transaction():
+            mine.log(1, [("file.b", "create", "mine", "", "")])
+    assert [row[0] for row in Ledger.read(remote, "00000000-test").sql("SELECT address FROM history")] == ["file.a"]
+
+
+def remote_url(remote: Any) -> str:
+    """The address that a server object was made of."""
+    o = remote._options
+    return f"postgresql://{o['user']}@{o['host']}:{o['port']}/{o['dbname']}"
+
+
+def test_a_password_is_nowhere(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for, used, and in nothing that Lab writes or prints; in YAML it is refused without being repeated."""
+    secret = "hunter2-ledger-canary"
+    with closing(__import__("psycopg").connect(server.url, autocommit=True)) as db:
+        db.execute(f"DROP ROLE IF EXISTS keeper; CREATE ROLE keeper LOGIN SUPERUSER PASSWORD '{secret}'")
+    hba = server.folder / "db/pg_hba.conf"
+    before = hba.read_text()
+    hba.write_text(f"host all keeper 127.0.0.1/32 scram-sha-256\n{before}")
+    server.call("pg_ctl", "-D", str(server.folder / "db"), "reload")
+    url = server.url.replace("lab@", "keeper@")
+    monkeypatch.setattr(labs, "LEDGER", "{url: '" + url + "', password: 'env:KEEPER'}")
+    monkeypatch.setenv("KEEPER", secret)
+    try:
+        lab = TestLab.make(tmp_path / "lab", FILES)
+        said = lab("apply", "--yes", "--json-events")
+        assert said.code == 0, said
+        written = [p for p in (tmp_path / "lab").rglob("*") if p.is_file() and secret.encode() in p.read_bytes()]
+        assert not written
+        told = [said, lab("plan"), lab("state", "check"), lab("state", "export"), lab("doctor"), lab("plan", "--json")]
+        monkeypatch.setenv("KEEPER", secret + "-wrong")
+        monkeypatch.setenv("LAB_DEBUG", "1")
+        wrong = lab("plan")
+        assert wrong.code == 1
+        assert "password authentication failed" in wrong.err
+        monkeypatch.setattr(labs, "LEDGER", url.replace("keeper@", f"keeper:{secret}@"))
+        refused = TestLab.make(tmp_path / "lab", FILES)("plan")
+        assert refused.code == 1
+        assert "conf/lab.yaml:1" in refused.err
+        assert "a password does not belong here" in refused.err
+        assert not any(secret in r.out + r.err for r in [*told, wrong, refused])
+    finally:
+        hba.write_text(before)
+        server.call("pg_ctl", "-D", str(server.folder / "db"), "reload")
+
+
+def test_offline_asks_no_server_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`offline: true` takes a server on this machine and no other."""
+    lab = TestLab.make(tmp_path / "near", FILES, head="offline: true\n")
+    assert lab("apply", "--yes").code == 0
+    monkeypatch.setattr(labs, "LEDGER", "postgresql://lab@db.invalid/x")
+    far = TestLab.make(tmp_path / "far", FILES, head="offline: true\n")
+    assert "another host, and the lab is offline" in far("plan").err
