@@ -45,6 +45,7 @@ OBSERVERS = {
     "account": "lab.adapters.accounts:account",
     "acl": "lab.adapters.accounts:acl",
     "members": "lab.adapters.accounts:members",
+    "broker": "lab.adapters.guest_account:broker",
     "tailscale": "lab.adapters.tailscale:preferences",
     "env": "lab.adapters.envs:observe",
     "framework": "lab.adapters.frameworks:observe",

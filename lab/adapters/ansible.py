@@ -6,12 +6,14 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +31,50 @@ def perform(plays: Sequence[Play], stages: Sequence[Stage], *, check: bool = Fal
 
     With `check` nothing is changed and the facts say what would be.
     """
-    _possible(plays, check)
     stage = stages[0]
+    password = _possible(plays, stage.root, check)
     with _folder(stage.scratch) as run:
         roles = _write_items(run, plays, stages)
         listen = _Listener(stages)
-        why, status = _run(run, _playbooks(stage.root), roles, stages, listen, check)
+        why, status = _run(run, _playbooks(stage.root), roles, stages, listen, check, password)
         return [_answer(p, s, listen, why, status) for p, s in zip(plays, stages, strict=True)]
 
 
-def _possible(plays: Sequence[Play], check: bool) -> None:
+def _possible(plays: Sequence[Play], root: Path, check: bool) -> str:
+    """The password sudo wants, empty where it wants none; raises Problems where nothing could be done."""
     try:
         import ansible_runner  # noqa: F401
     except ImportError as e:
         raise problem(
             "Ansible is not installed", why="host changes are made through it", do="pip install 'llm-lab[host]'"
         ) from e
-    if os.geteuid() and any(p.become for p in plays) and not check and shutil.which("sudo") is None:
+    if os.geteuid() == 0 and os.environ.get("SUDO_UID") == str(root.stat().st_uid) != "0":
+        raise problem(
+            "root does not apply your lab", why="what it wrote would be root's, and its home is not yours",
+            do="run `lab apply` without sudo: it asks for sudo's password itself",
+        )  # fmt: skip
+    return _become() if os.geteuid() and not check and any(p.become for p in plays) else ""
+
+
+@cache
+def _become() -> str:
+    """What sudo wants to hear, asked once in a process."""
+    if shutil.which("sudo") is None:
         raise problem("only root may do this", why="there is no sudo here", do="run `lab apply` as root")
+    if subprocess.run(["sudo", "-n", "true"], capture_output=True, stdin=subprocess.DEVNULL).returncode == 0:
+        return ""
+    if not sys.stdin.isatty():
+        raise problem(
+            "sudo asks for a password, and nobody is there to give it",
+            do="run `lab apply` in a terminal, or let sudo not ask this account",
+        )
+    import getpass
+
+    given = getpass.getpass("Host changes need root. sudo's password: ")
+    tried = subprocess.run(["sudo", "-S", "-k", "-p", "", "true"], input=given + "\n", capture_output=True, text=True)
+    if tried.returncode:
+        raise problem("sudo did not take that password", do="run `lab apply` again")
+    return given
 
 
 @contextmanager
@@ -133,6 +161,7 @@ def _run(
     stages: Sequence[Stage],
     listen: _Listener,
     check: bool,
+    password: str,
 ) -> tuple[str, str]:
     """Runs Ansible once: (why it was stopped, its own status)."""
     import ansible_runner
@@ -164,7 +193,8 @@ def _run(
             "lab_system": platform.system().lower(),
             "ansible_python_interpreter": sys.executable,
         },
-        cmdline="--check" if check else None,
+        cmdline=" ".join([*(["--check"] if check else []), *(["--ask-become-pass"] if password else [])]) or None,
+        passwords={r"BECOME password.*:\s*$": password} if password else None,
         envvars=_environment(run, playbooks),
         event_handler=listen,
         cancel_callback=stop,

@@ -32,7 +32,17 @@ def append(path: Path, who: str, what: str, **more: Any) -> str:
         f.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
         f.flush()
         os.fsync(f.fileno())
+        _tell_last(path, str(entry["hash"]))
         return str(entry["hash"])
+
+
+def _tell_last(path: Path, found: str) -> None:
+    """The last hash stands beside the log: a log that was cut at its end still holds together, but not with this."""
+    beside = path.with_suffix(".last")
+    fresh = beside.with_name(f".{beside.name}.{os.getpid()}")
+    fresh.write_text(found + "\n")
+    fresh.chmod(0o600)
+    os.replace(fresh, beside)
 
 
 def _last(f: Any) -> str:
@@ -79,6 +89,9 @@ def verify(path: Path) -> tuple[int, str]:
         if _hash(entry) != claimed:
             return sound, f"line {number} was altered"
         before, sound = claimed, sound + 1
+    beside = path.with_suffix(".last")
+    if beside.exists() and beside.read_text().strip() != before:
+        return sound, "its end was cut off: the last entry that was written is not there"
     return sound, ""
 
 

@@ -16,6 +16,7 @@ from lab.adapters import audit
 from lab.app.lab import Lab
 from lab.core.guest_files import GROUP
 from lab.core.problem import did_you_mean, problem
+from lab.core.units import size
 from lab.kinds.guest import Guest
 
 LINE = re.compile(r"lab-guest(?:\[\d+\])?: (?P<who>[a-z_][a-z0-9_-]*) (?P<text>.*)")
@@ -57,12 +58,31 @@ def activity(lab: Lab, name: str = "") -> list[dict[str, Any]]:
     Each is `{at, who, what, source}`. The system's log is readable to root and the group adm only: anyone else sees
     Lab's own entries.
     """
-    known = {g["account"] for g in guests(lab)}
+    known = {g["account"] for g in guests(lab)} | {str(e.get("who")) for e in audit.entries(path(lab))}
     if name and name not in known:
         raise problem(f"no guest is called {name}{did_you_mean(name, known)}", do="see `lab guest list`")
     found = [{**e, "source": "lab"} for e in audit.entries(path(lab), name)]
     found += [e for e in _system() if not name or e["who"] == name]
     return sorted(found, key=lambda e: float(e["at"]))
+
+
+def lines(found: list[dict[str, Any]]) -> str:
+    """Activity as text, a line each. Pure."""
+    out = []
+    for e in found:
+        more = {
+            k: e[k] for k in ("run", "state", "seconds", "bytes", "code", "why", "cut") if e.get(k) not in (None, "")
+        }
+        shown = " ".join(f"{k}={_short(k, v)}" for k, v in more.items() if (k, v) != ("code", 0))
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(e["at"])))
+        out.append(f"{when}  {e['who']:<12} {e['what']}" + (f"  {shown}" if shown else ""))
+    return "\n".join(out) or "Nothing yet."
+
+
+def _short(key: str, value: Any) -> str:
+    if key == "bytes":
+        return size(int(value))
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
 def _system() -> Iterator[dict[str, Any]]:

@@ -1,14 +1,13 @@
-"""guest: who may use what, what they did, and whether the audit log is whole (list, log, verify)."""
+"""guest: who may use what, what they did, whether the audit log is whole, and the broker (list, log, verify, serve)."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
 from typing import Any
 
 from lab.adapters import audit
-from lab.app import guest
+from lab.app import broker, guest
 from lab.app.lab import Lab
 from lab.cli import _arguments
 
@@ -20,11 +19,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     one = verbs.add_parser("log", help="what guests did")
     one.add_argument("name", nargs="?", default="", help="only this account")
     _arguments.as_json(one)
-    verbs.add_parser("verify", help="check that no line of the audit log was altered")
+    verbs.add_parser("verify", help="check that no line of the audit log was altered or taken out")
+    verbs.add_parser("serve", help="be the broker that answers guests; apply starts it as a service")
 
 
 def main(lab: Lab, args: argparse.Namespace) -> int:
     """Does what was asked and prints what came of it."""
+    if args.what == "serve":
+        broker.serve(lab)
+        return 0
     if args.what == "verify":
         sound, wrong = audit.verify(guest.path(lab))
         print(f"{sound} entries are sound" + (f"; {wrong}" if wrong else "."))
@@ -36,10 +39,9 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
             f"{g['account']:<16} until {g['expires']:<10}  {'' if g['there'] else 'not made  '}{', '.join(g['may'])}"
             for g in found
         ]
+        text = "\n".join(lines) or "No guest is declared."
     else:
         found = guest.activity(lab, args.name)
-        lines = [
-            f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(e['at']))}  {e['who']:<12} {e['what']}" for e in found
-        ]
-    print(json.dumps(found, indent=1) if args.json else "\n".join(lines or ["Nothing yet."]))
+        text = guest.lines(found)
+    print(json.dumps(found, indent=1) if args.json else text)
     return 0

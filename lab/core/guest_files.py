@@ -8,6 +8,17 @@ FOLDER = "/etc/lab/guests"
 """One folder per guest, root's; a guest may read it and nothing more."""
 GROUP = "lab-guests"
 SESSION = "/etc/lab/session"
+"""The program every login of a guest runs."""
+START = "/etc/lab/start"
+"""The program by which the broker starts something in a guest's account; sudo lets the owner run it, and it alone."""
+CLIENT = "/etc/lab/bin/lab"
+"""What a guest calls `lab`."""
+PYTHON = "/etc/lab/python"
+"""A Python that guests can read."""
+BROKER = "/var/lib/lab"
+"""The broker's folder: its socket, and the code that guests run. The owner's; guests may enter it."""
+SOCKET = f"{BROKER}/guests.sock"
+KIT = f"{BROKER}/kit"
 MATCH = "/etc/ssh/sshd_config.d/10-lab-guests.conf"
 
 ULIMITS = {"memory": ("v", 1024), "processes": ("u", 1), "file": ("f", 1024), "cpu": ("t", 1), "open_files": ("n", 1)}
@@ -51,7 +62,9 @@ def rules(expires: str, hours: str, shell: bool, limits: Mapping[str, int]) -> s
     """What the session script of a guest asks for: shell assignments of checked words."""
     start, _, end = hours.partition("-")
     lines = [f"UNTIL={expires}", f"FROM={start}", f"TO={end}", f"SHELL_ALLOWED={'yes' if shell else 'no'}"]
-    lines += [f"ulimit -{ULIMITS[k][0]} {max(1, v // ULIMITS[k][1])}" for k, v in sorted(limits.items())]
+    lines += [
+        f"ulimit -{ULIMITS[k][0]} {max(1, v // ULIMITS[k][1])}" for k, v in sorted(limits.items()) if k in ULIMITS
+    ]
     return "# Written by Lab.\n" + "\n".join(lines) + "\n"
 
 
@@ -61,42 +74,6 @@ def pam(name: str, limits: Mapping[str, int], sessions: int) -> str:
     return (
         "# Written by Lab.\n" + "\n".join([*lines, f"{name} hard maxlogins {sessions}", f"{name} hard core 0"]) + "\n"
     )
-
-
-def session() -> str:
-    """The program every guest's login runs, whatever was asked for: it checks, limits, notes, then hands over."""
-    return f"""#!/bin/bash
-# Written by Lab: what a guest's login runs, whatever was asked for.
-set -u
-PATH=/usr/local/bin:/usr/bin:/bin
-guest=$(id -un)
-rules={FOLDER}/$guest/rules
-refuse() {{ echo "lab: $1" >&2; logger -t lab-guest -p auth.notice -- "$guest refused: $1" 2>/dev/null; exit 77; }}
-[ -r "$rules" ] || refuse "this account is no guest of the lab"
-ulimit -c 0
-# A limit that this system does not know is left out; the plan says so.
-while read -r line; do
-  case $line in ulimit*) $line 2>/dev/null ;; [A-Z]*=*) declare "$line" ;; esac
-done < "$rules"
-today=$(date +%Y-%m-%d) now=$(date +%H:%M)
-if [ -n "$UNTIL" ] && ! [[ $today < $UNTIL ]]; then refuse "your access ended on $UNTIL"; fi
-if [ -n "$FROM" ]; then
-  if [[ $FROM < $TO ]]; then [[ ! $now < $FROM && $now < $TO ]] || refuse "you may log in from $FROM to $TO"
-  else [[ ! $now < $FROM || $now < $TO ]] || refuse "you may log in from $FROM to $TO"; fi
-fi
-asked=${{SSH_ORIGINAL_COMMAND:-}}
-logger -t lab-guest -p auth.info -- "$guest from ${{SSH_CONNECTION%% *}}: ${{asked:-login}}" 2>/dev/null
-umask 077
-if [ "$SHELL_ALLOWED" = no ]; then
-  case "$asked" in
-    "lab guest "*) read -r -a words <<< "$asked"; exec "${{words[@]}}" ;;
-    *) cat "{FOLDER}/$guest/guide"; refuse "this account runs \\`lab guest ...\\` only" ;;
-  esac
-fi
-if [ -n "$asked" ]; then exec "$SHELL" -c "$asked"; fi
-cat "{FOLDER}/$guest/guide"
-exec "$SHELL" -l
-"""
 
 
 def guide(
@@ -115,9 +92,17 @@ def guide(
         lines += [message.rstrip(), ""]
     given = sorted(may)
     lines += ["You may use:", *(f"  {g}" for g in given)] if given else ["Nothing has been opened to you yet."]
-    lines += ["", "  lab guest list            what you may use", "  lab guest run NAME        start one", ""]
+    lines += ["", "How:", "  lab list                  what you may use, and where it is"]
+    runs = [g.partition(".")[2] for g in given if g.startswith("experiment.")]
+    if runs:
+        lines += [
+            f"  lab run {runs[0]:<18}start an experiment; -d in the background",
+            "  lab runs                  yours",
+        ]
+        lines += ["  lab logs RUN -f           what one prints", "  lab stop RUN              end one"]
+    lines += ["  lab log                   what was noted of you", ""]
     if not shell:
-        lines.append("This account has no shell: it runs `lab guest ...` only.")
+        lines.append("This account has no shell: it runs `lab ...` only.")
     if expires:
         lines.append(f"Your access ends on {expires}.")
     if hours:

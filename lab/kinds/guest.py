@@ -11,53 +11,26 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
+from lab import __version__
 from lab.core import guest_files as text
+from lab.core import guest_programs as programs
 from lab.core.address import Address
 from lab.core.change import Action, Change
 from lab.core.facts import Facts
 from lab.core.forecast import Forecast
+from lab.core.guest_limits import Limits
 from lab.core.kind import Context, Declaration, RefTo
 from lab.core.step import Play, Step
-from lab.core.units import parse_size, size
+from lab.core.units import size
 from lab.core.world import World
 
 KEY = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-\S+|sk-\S+) ([A-Za-z0-9+/=]+)(?: (.*))?")
 MAY = RefTo("env", "model", "quantization", "dataset", "experiment", "sweep", "evaluation")
+MADE = ("env", "model", "quantization", "dataset")
+"""Of these, what is files: rights to them are given anew when they are made anew."""
 ACCOUNT = "^[a-z_][a-z0-9_-]{0,30}$"
-
-
-class Limits(BaseModel):
-    """What a guest may take at most. On macOS memory is not enforced, and neither is it on any system per person."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    memory: str = ""
-    """Address space of each process, `8GiB`."""
-    processes: int | None = Field(default=None, ge=8)
-    """Processes at once."""
-    file: str = ""
-    """The largest file they may write, `2GB`."""
-    cpu: int | None = Field(default=None, ge=1)
-    """CPU seconds of each process."""
-    open_files: int | None = Field(default=None, ge=64)
-    """Files open at once in each process."""
-    sessions: int = Field(default=4, ge=1)
-    """Logins at once."""
-
-    @field_validator("memory", "file")
-    @classmethod
-    def _size(cls, value: str) -> str:
-        if value:
-            parse_size(value)
-        return value
-
-    def numbers(self) -> dict[str, int]:
-        """The limits that are set: bytes, counts, seconds. Pure."""
-        named = {"processes": self.processes, "cpu": self.cpu, "open_files": self.open_files}
-        sizes = {k: parse_size(v) for k, v in (("memory", self.memory), ("file", self.file)) if v}
-        return {**sizes, **{k: v for k, v in named.items() if v is not None}}
 
 
 class Guest(Declaration):
@@ -90,8 +63,8 @@ class Guest(Declaration):
     """What they may take at most."""
     message: str = ""
     """A line of greeting."""
-    home: str = Field(default="archive", pattern="^(archive|delete)$")
-    """What becomes of their home when they go."""
+    home: str = Field(default="archive", pattern="^(archive|keep|delete)$")
+    """What becomes of their home when they go: a tar file below `state/guests`, kept in place as root's, or nothing."""
     hide_processes: bool = False
     """Whether every user of the machine sees only their own processes (Linux; `/proc` with hidepid=2)."""
 
@@ -99,8 +72,7 @@ class Guest(Declaration):
     @classmethod
     def _after_what_they_use(cls, block: Any) -> Any:
         if isinstance(block, Mapping) and isinstance(block.get("may"), (list, tuple)):
-            made = {"env", "model", "quantization", "dataset"}
-            order = [m for m in block["may"] if isinstance(m, str) and m.partition(".")[0] in made and "." in m]
+            order = [m for m in block["may"] if isinstance(m, str) and m.partition(".")[0] in MADE and "." in m]
             return {**block, "after": tuple(dict.fromkeys([*block.get("after", ()), *order]))}
         return block
 
@@ -137,23 +109,50 @@ class Guest(Declaration):
                     "keys",
                     "copy the line of the .pub file whole",
                 )
+        yield from self._lacks(context)
         home = context.path("~")
-        if home != "/" and PurePosixPath(context.store).is_relative_to(home) and self.may:
+        if home != "/" and PurePosixPath(context.store).is_relative_to(home):
             yield (
                 f"the store {context.store} is inside your home, which guests may not enter",
-                "may",
+                "",
                 "set `lab.store` to a folder outside it, such as /srv/lab",
             )
+
+    def _lacks(self, context: Context) -> Iterator[tuple[str, str, str]]:
+        """What an experiment they may run needs and they may not use, or could not reach. Pure."""
+        named = {str(m) for m in self.may}
+        for ref in (level for m in self.may for level in context.levels(m)):
+            declaration = context.declaration(ref)
+            if ref.kind == "env":
+                place = str(declaration.wanted(context.of(ref))["link"])
+                if not PurePosixPath(place).is_relative_to(context.store):
+                    do = f"set `lab.envs: {context.store}/envs` in conf/lab.yaml"
+                    yield f"{ref} lies in {place}, where guests may not enter", "may", do
+            if ref.kind != "experiment":
+                continue
+            used = [getattr(declaration, "env", None), *declaration.models.values(), *declaration.datasets.values()]
+            for each in sorted({str(u) for u in used if u} - named):
+                if not any(each.startswith(f"{n}.") for n in named):
+                    yield f"{ref} needs {each}, which is not among what {context.address} may use", "may", f"add {each}"
+            if declaration.secrets:
+                yield f"{ref} uses secrets, which no guest is given", "may", f"leave {ref} out"
 
     def claims(self, context: Context) -> tuple[str, ...]:
         return (self.name(context),)
 
+    def given(self, context: Context) -> Iterator[tuple[Address, Facts]]:
+        """What they may use, a ladder level by level, and the facts it will have. Pure."""
+        for named in self.may:
+            for ref in context.levels(named):
+                yield ref, context.declaration(ref).wanted(context.of(ref))
+
     def grants(self, context: Context) -> dict[str, str]:
         """Folder or file → `read`, and each folder on the way from the store → `enter`. Pure."""
         out: dict[str, str] = {}
-        for ref in self.may:
-            facts = context.declaration(ref).wanted(context.of(ref))
-            path = next((str(facts[k]) for k in ("view", "prefix", "path", "folder") if facts.get(k)), "")
+        for ref, facts in self.given(context):
+            path = next((str(facts[k]) for k in ("view", "path", "folder") if facts.get(k)), "")
+            if ref.kind == "env":  # a link to one of the prefixes that are made for it, now or later
+                path = f"{PurePosixPath(str(facts['link'])).parent}/.made/{ref.name}"
             if not path.startswith("/"):
                 continue
             for parent in PurePosixPath(path).parents:
@@ -171,7 +170,7 @@ class Guest(Declaration):
         """Path → (content, mode) of what root keeps for this guest. Pure."""
         name, folder = self.name(context), f"{text.FOLDER}/{self.name(context)}"
         numbers = self.limits.numbers()
-        shown = {k: size(v) if k in ("memory", "file") else str(v) for k, v in numbers.items()}
+        shown = {k: size(v) if k in ("memory", "file", "disk") else str(v) for k, v in numbers.items()}
         may = sorted(str(m) for m in self.may)
         out = {
             f"{folder}/authorized_keys": text.authorized_keys(self.key_lines(context), self.expires),
@@ -186,18 +185,39 @@ class Guest(Declaration):
                 shown,
                 self.shell,
             ),
-            f"{folder}/rights.json": json.dumps({"guest": name, "may": may, "expires": self.expires}, indent=1) + "\n",
+            f"{folder}/rights.json": json.dumps(
+                {"guest": name, "may": may, "expires": self.expires, "limits": numbers}, indent=1
+            )
+            + "\n",
         }
         if not context.host.platform.startswith("osx"):
             out[f"/etc/security/limits.d/60-lab-{name}.conf"] = text.pam(name, numbers, self.limits.sessions)
         return {path: (content, "0644") for path, content in out.items()}
 
-    def shared(self) -> dict[str, tuple[str, str]]:
+    def shared(self, context: Context) -> dict[str, tuple[str, str]]:
         """Path → (content, mode) of what all guests share. Pure."""
-        return {text.SESSION: (text.session(), "0755"), text.MATCH: (text.match(), "0644")}
+        path = programs.paths() if context.host.platform.startswith("osx") else programs.profile()
+        return {
+            text.SESSION: (programs.session(), "0755"),
+            text.START: (programs.start(), "0755"),
+            text.CLIENT: (programs.client(), "0755"),
+            path[0]: (path[1], "0644"),
+            text.MATCH: (text.match(), "0644"),
+        }
+
+    def broker(self, context: Context) -> dict[str, Any]:
+        """What the host is told of the broker. Pure."""
+        return {
+            "root": context.root,
+            "version": __version__,
+            "systemd": programs.systemd(context.root),
+            "launchd": programs.launchd(context.root),
+            "sudoers": programs.sudoers("@OWNER@"),
+            "closed": self.closed(context),
+        }
 
     def wanted(self, context: Context) -> Facts:
-        files = {**self.shared(), **self.files(context)}
+        files = {**self.shared(context), **self.files(context)}
         return {
             **({"processes": "hidden"} if self._hides(context) else {}),
             "account": self.name(context),
@@ -205,16 +225,18 @@ class Guest(Declaration):
             "shell": "/bin/bash",
             "groups": [text.GROUP],
             "expires": self.expires or "never",
+            "broker": "answers",
             "files": {p: f"{mode} {_sum(content)}" for p, (content, mode) in files.items()},
             "grants": self.grants(context),
             "closed": dict.fromkeys(self.closed(context), "none"),
+            "given": {str(ref): context.digest(ref)[:12] for ref, _ in self.given(context) if ref.kind in MADE},
         }
 
     def observe(self, world: World, context: Context) -> Facts | None:
         name = self.name(context)
         account = world.ask("account", name=name)
         recorded = context.recorded(context.address) or {}
-        paths = [*self.shared(), *self.files(context)]
+        paths = [*self.shared(context), *self.files(context)]
         own = [p for p in {*paths, *recorded.get("files", {})} if f"/{name}" in p or f"-{name}." in p]
         if account is None and not any(world.stat(p) for p in own):
             return None
@@ -230,9 +252,11 @@ class Guest(Declaration):
         return {
             **({"processes": "hidden" if "hidepid=" in mounts else "shown"} if self._hides(context) else {}),
             **(account or {"account": "absent"}),
+            "broker": world.ask("broker", version=__version__),
             "files": files,
             "grants": {p: r for p, r in rights.items() if r},
             "closed": {p: r for p, r in closed.items() if r},
+            "given": _read(world.read(f"{text.FOLDER}/{name}/given.json")),
         }
 
     def steps(self, change: Change, context: Context) -> Iterator[Step]:
@@ -256,7 +280,9 @@ class Guest(Declaration):
                 "groups": [],
                 "expires": self.expires,
                 "files": _items(self.files(context)),
-                "shared": [{**f, "validate": "sshd"} if f["path"] == text.MATCH else f for f in _items(self.shared())],
+                "shared": [
+                    {**f, "validate": "sshd"} if f["path"] == text.MATCH else f for f in _items(self.shared(context))
+                ],
                 "grants": [
                     {
                         "path": p,
@@ -273,6 +299,11 @@ class Guest(Declaration):
                 "deny_store": context.store if grants else "",
                 "last_uid": f"{context.state}/guests/last_uid",
                 "hide": self.hide_processes,
+                "given": {
+                    "path": f"{text.FOLDER}/{name}/given.json",
+                    "content": json.dumps(self.wanted(context)["given"], indent=1) + "\n",
+                },
+                "broker": self.broker(context),
             },
         )
 
@@ -281,17 +312,19 @@ class Guest(Declaration):
 
     def _gone(self, name: str, recorded: Facts, context: Context) -> dict[str, Any]:
         archive = f"{context.state}/guests/{name}-{change_stamp(recorded)}.tar.gz" if self.home == "archive" else ""
-        files = recorded.get("files") or {**self.shared(), **self.files(context)}
-        own = [p for p in files if p not in self.shared()]
+        files = recorded.get("files") or {**self.shared(context), **self.files(context)}
+        own = [p for p in files if p not in self.shared(context)]
         return {
             "state": "absent",
             "name": name,
             "files": [{"path": p} for p in own],
-            "shared": [{"path": p} for p in self.shared()],
+            "shared": [{"path": p} for p in self.shared(context)],
             "revoked": _revoked(name, recorded.get("grants") or self.grants(context), context.store),
             "deny": sorted(recorded.get("closed") or self.closed(context)),
             "deny_store": context.store,
             "archive": archive,
+            "keep": self.home == "keep",
+            "broker": self.broker(context),
         }
 
     def forecast(self, change: Change, context: Context) -> Forecast:
@@ -314,6 +347,14 @@ def _is_key(kind: str, data: str) -> bool:
         return False
     length = int.from_bytes(raw[:4], "big")
     return raw[4 : 4 + length].decode("ascii", "replace") == kind and len(raw) > 4 + length
+
+
+def _read(data: bytes | None) -> Any:
+    """Which builds the rights were given on, as noted once they were; empty where nothing is. Pure."""
+    try:
+        return json.loads(data or b"{}")
+    except ValueError:
+        return "not readable"
 
 
 def _sum(content: str) -> str:

@@ -40,6 +40,17 @@ def test_tampering_is_found_at_its_line(tmp_path: Path, harm: str) -> None:
     assert wrong.startswith("line 4")
 
 
+def test_a_log_that_was_cut_at_its_end_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    for n in range(3):
+        audit.append(path, "ann", "run", n=n)
+    path.write_text("".join(line + "\n" for line in path.read_text().splitlines()[:2]))
+    assert audit.verify(path) == (2, "its end was cut off: the last entry that was written is not there")
+    path.write_text("")
+    assert audit.verify(path)[0] == 0
+    assert audit.verify(path)[1]
+
+
 def test_a_long_entry_is_cut_and_a_torn_line_is_told(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     audit.append(path, "ann", "run", text="x" * 200_000)

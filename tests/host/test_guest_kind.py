@@ -12,6 +12,7 @@ import pytest
 
 from lab.adapters.ansible import perform
 from lab.core import guest_files as text
+from lab.core import guest_programs as programs
 from lab.core.address import Address
 from lab.core.change import Action, Change
 from lab.core.step import Cancelled, Play
@@ -44,11 +45,13 @@ def test_what_is_no_key_is_a_problem(block: dict[str, Any], words: str) -> None:
     assert (words in found) if words else found == "[]"
 
 
-def test_the_store_must_lie_outside_the_owners_home_once_a_guest_uses_it() -> None:
-    inside = context()
+def test_the_store_must_lie_outside_the_owners_home_once_there_is_a_guest() -> None:
+    made = {"model.tiny": SimpleNamespace(wanted=lambda c: {"view": "/srv/store/models/tiny"})}
+    inside = context(declarations=made)
     inside.store = "/home/owner/lab-store"
     assert "inside your home" in str(list(Guest(keys=[KEY], may=["model.tiny"]).check(inside)))
-    assert list(Guest(keys=[KEY], may=["model.tiny"]).check(context())) == []
+    assert "inside your home" in str(list(Guest(keys=[KEY]).check(inside)))
+    assert list(Guest(keys=[KEY], may=["model.tiny"]).check(context(declarations=made))) == []
 
 
 def test_rights_follow_what_is_declared_before_it_is_made() -> None:
@@ -69,9 +72,32 @@ def test_a_guest_without_an_end_or_with_a_strange_one_is_seen_by_its_words() -> 
         Guest(keys=[KEY], person="Ann:0:0")
 
 
-def test_the_session_script_is_sound_bash(tmp_path: Path) -> None:
-    (tmp_path / "session").write_text(text.session())
-    assert subprocess.run(["bash", "-n", str(tmp_path / "session")]).returncode == 0
+@pytest.mark.parametrize("made", [programs.session(), programs.start(), programs.client(), programs.profile()[1]])
+def test_the_programs_of_guests_are_sound_shell(made: str, tmp_path: Path) -> None:
+    (tmp_path / "program").write_text(made)
+    assert subprocess.run(["bash", "-n", str(tmp_path / "program")]).returncode == 0
+
+
+def test_an_experiment_is_opened_only_with_what_it_needs() -> None:
+    needs = SimpleNamespace(
+        wanted=lambda c: {}, env="env.good", models={"base": "model.tiny"}, datasets={}, secrets={"T": "env:TOKEN"}
+    )
+    inside = SimpleNamespace(wanted=lambda c: {"link": "/lab/state/envs/good"})
+    beside = SimpleNamespace(wanted=lambda c: {"link": "/srv/store/envs/good"})
+    found = str(list(Guest(keys=[KEY], may=["experiment.e"]).check(context(declarations={"experiment.e": needs}))))
+    assert "needs env.good" in found
+    assert "needs model.tiny" in found
+    assert "uses secrets" in found
+    made = {"env.good": inside}
+    assert "guests may not enter" in str(list(Guest(keys=[KEY], may=["env.good"]).check(context(declarations=made))))
+    made = {"env.good": beside}
+    assert list(Guest(keys=[KEY], may=["env.good"]).check(context(declarations=made))) == []
+    assert Guest(keys=[KEY], may=["env.good"]).grants(context(declarations=made)) == {
+        "/srv/store": "enter",
+        "/srv/store/envs": "enter",
+        "/srv/store/envs/.made": "enter",
+        "/srv/store/envs/.made/good": "read",
+    }
 
 
 def test_a_cancelled_run_ends_ansible_and_leaves_nothing(tmp_path: Path) -> None:

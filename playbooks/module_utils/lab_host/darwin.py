@@ -10,6 +10,7 @@ import grp
 import os
 import pwd
 
+from . import sessions
 from .linux import next_uid, remember
 from .machine import Failed
 
@@ -49,6 +50,8 @@ def account(machine, name, shell, groups=(), home=None, comment="", expires="", 
         machine.run("chmod", "0700", home)
         if last_uid and not machine.check:
             remember(last_uid, uid)
+        if not machine.check and os.stat(home).st_uid == 0:  # one that was kept when they went
+            sessions.give(home, 0, uid, pwd.getpwnam(name).pw_gid)
         machine.facts["uid"] = uid
         members = ()
     else:
@@ -66,7 +69,7 @@ def account(machine, name, shell, groups=(), home=None, comment="", expires="", 
 
 
 def retire(machine, name, stage="lock"):
-    """`lock`: nobody can log in any more. `remove`: the account and its home are gone."""
+    """`lock`: nobody can log in any more. `remove`: the account and its home are gone. `forget`: the home stays."""
     try:
         is_ = pwd.getpwnam(name)
     except KeyError:
@@ -76,6 +79,6 @@ def retire(machine, name, stage="lock"):
             machine.run("dseditgroup", "-o", "edit", "-d", name, "-t", "user", LOGIN, fine=(0, 1, 64))
             machine.run("dscl", ".", "-create", "/Users/" + name, "UserShell", "/usr/bin/false")
         return
-    machine.run("sysadminctl", "-deleteUser", name)
-    if os.path.isdir(is_.pw_dir) and is_.pw_dir.startswith("/Users/"):
+    machine.run("sysadminctl", "-deleteUser", name, *(["-keepHome"] if stage == "forget" else []))
+    if stage == "remove" and os.path.isdir(is_.pw_dir) and is_.pw_dir.startswith("/Users/"):
         machine.run("rm", "-rf", is_.pw_dir)

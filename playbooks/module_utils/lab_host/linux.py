@@ -8,6 +8,7 @@ import grp
 import os
 import pwd
 
+from . import sessions
 from .machine import Failed
 
 
@@ -43,6 +44,8 @@ def account(machine, name, shell, groups=(), home=None, comment="", expires="", 
         if not machine.check:
             if last_uid:
                 remember(last_uid, uid)
+            if os.stat(home).st_uid == 0:  # one that was kept when they went
+                sessions.give(home, 0, uid, pwd.getpwnam(name).pw_gid)
             os.chmod(home, 0o700)
         machine.facts["uid"] = uid
         return
@@ -105,7 +108,7 @@ def remember(path, uid):
 
 
 def retire(machine, name, stage="lock"):
-    """`lock`: nobody can log in any more. `remove`: the account and its home are gone."""
+    """`lock`: nobody can log in any more. `remove`: the account and its home are gone. `forget`: the home stays."""
     try:
         is_ = pwd.getpwnam(name)
     except KeyError:
@@ -117,4 +120,4 @@ def retire(machine, name, stage="lock"):
             machine.run("usermod", "--expiredate", "1", "--shell", "/usr/sbin/nologin", name)
         return
     # 6: the home is gone already; 12: the home is not the account's (an archive has taken it).
-    machine.run("userdel", "--remove", "--force", name, fine=(0, 6, 12))
+    machine.run("userdel", *(["--remove"] if stage == "remove" else []), "--force", name, fine=(0, 6, 12))

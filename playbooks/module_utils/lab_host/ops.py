@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import platform
 
-from . import access, acl, darwin, files, linux, services, sessions
+from . import access, acl, broker, darwin, files, linux, services, sessions
 from .machine import Failed
 
 accounts = darwin if platform.system() == "Darwin" else linux
@@ -24,6 +24,9 @@ OPS = {
     "archive": sessions.archive,
     "reload": services.reload,
     "proc": services.proc,
+    "broker": broker.broker,
+    "broker_gone": broker.gone,
+    "keep_home": sessions.keep,
     "members": access.members,
     "sshd": access.sshd,
     "tailscale": access.tailscale,

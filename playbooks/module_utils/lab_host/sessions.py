@@ -76,3 +76,26 @@ def archive(machine, name, to):
         f.flush()
         os.fsync(f.fileno())
     os.replace(to + ".part", to)
+
+
+def keep(machine, name):
+    """The account's home stays where it is, as root's: nobody who comes later may read it."""
+    try:
+        is_ = pwd.getpwnam(name)
+    except KeyError:
+        return
+    if not os.path.isdir(is_.pw_dir) or os.stat(is_.pw_dir).st_uid != is_.pw_uid:
+        return
+    machine.note(f"kept {is_.pw_dir}, as root's")
+    if machine.check:
+        return
+    give(is_.pw_dir, is_.pw_uid, 0, 0)
+
+
+def give(top, of, uid, gid):
+    """What below `top` belongs to `of` belongs to another; links are not followed, and the top comes last."""
+    for folder, folders, names in os.walk(top, topdown=False):
+        for each in (os.path.join(folder, n) for n in [*folders, *names]):
+            if os.lstat(each).st_uid == of:
+                os.chown(each, uid, gid, follow_symlinks=False)
+    os.chown(top, uid, gid, follow_symlinks=False)
