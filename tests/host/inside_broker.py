@@ -22,6 +22,7 @@ from tests.host.support import readable
 ROOT, STORE = Path("/home/owner/lab"), Path("/srv/lab/store")
 SOCKET = "/var/lib/lab/guests.sock"
 HERE = Path(__file__).parents[2]
+PASSWORD = os.urandom(8).hex()
 report: dict[str, Any] = {"refused": {}}
 PORT = 0
 
@@ -43,7 +44,7 @@ def owner(words: str) -> str:
     return sh(f"PYTHONPATH={HERE} {sys.executable} -m lab -C {ROOT} {words}", "owner")
 
 
-def apply(words: str, password: str = "hunter2") -> str:
+def apply(words: str, password: str = PASSWORD) -> str:
     """`lab apply WORDS` as the owner at a terminal, who is asked for sudo's password."""
     line = f"PYTHONPATH={HERE} {sys.executable} -m lab -C {ROOT} apply {words}"
     child = pexpect.spawn("su", ["-s", "/bin/bash", "owner", "-c", line], encoding="utf-8", timeout=240)
@@ -80,7 +81,7 @@ def prepare() -> None:
     global PORT
     must("apt-get install -y --no-install-recommends sudo >/dev/null")
     must("useradd -m -s /bin/bash owner && chmod 755 /home/owner; useradd -m stranger")
-    must("echo 'owner ALL=(ALL) ALL' > /etc/sudoers.d/owner; echo owner:hunter2 | chpasswd")
+    must("echo 'owner ALL=(ALL) ALL' > /etc/sudoers.d/owner; echo owner:" + PASSWORD + " | chpasswd")
     readable()
     for folder in ("conf/guest", "conf/experiment", "conf/model", "keys", "src"):
         (ROOT / folder).mkdir(parents=True)
@@ -154,13 +155,14 @@ def main() -> None:
     report["nobody there for sudo"] = owner("apply --yes --only guest.kim")
     report["a wrong password"] = apply("--yes --only guest.kim", "wrong")
     report["under sudo"] = sh(
-        f"echo hunter2 | sudo -S env PYTHONPATH={HERE} {sys.executable} -m lab -C {ROOT} apply --yes --only guest.kim",
+        f"echo {PASSWORD} | sudo -S env PYTHONPATH={HERE} {sys.executable} -m lab -C {ROOT} apply --yes "
+        "--only guest.kim",
         "owner",
     )
     must(f"chown -R owner: {ROOT} {STORE}")
     report["applied"] = apply("--yes --exclude 'experiment.*'")
     assert report["applied"].endswith("[0]"), report
-    report["password in sight"] = sh(f"grep -rls hunter2 {ROOT} /var/lib/lab /etc/lab /tmp; true")
+    report["password in sight"] = sh(f"grep -rls {PASSWORD} {ROOT} /var/lib/lab /etc/lab /tmp; true")
     report["nothing to do"] = owner("plan --only 'guest.*'")
     works()
     forbidden()
@@ -172,7 +174,7 @@ def main() -> None:
     report["removed"] = apply("--yes --allow-destroy --only 'guest.*'")
     report["left"] = [
         p
-        for p in ("/var/lib/lab", "/etc/lab", "/etc/sudoers.d/lab-guests", "/etc/profile.d/lab-guests.sh")
+        for p in ("/var/lib/lab", "/etc/lab", "/etc/sudoers.d/zz-lab-guests", "/etc/profile.d/lab-guests.sh")
         if os.path.exists(p)
     ]
     report["processes left"] = sh(f"pgrep -u {uid}; pgrep -f 'guest [s]erve'")

@@ -21,7 +21,7 @@ from .machine import Failed
 FOLDER = "/var/lib/lab"
 SOCKET = FOLDER + "/guests.sock"
 PYTHON = "/etc/lab/python"
-SUDOERS = "/etc/sudoers.d/lab-guests"
+SUDOERS = "/etc/sudoers.d/zz-lab-guests"  # of sudo's rules the last that fits holds, so this one is read last
 UNIT = "/etc/systemd/system/lab-guests.service"
 LABEL = "org.lab.guests"
 PLIST = f"/Library/LaunchDaemons/{LABEL}.plist"
