@@ -42,7 +42,7 @@ def draw(
         numeric = [n for n in (importance.get(metric) or names(done)) if scale(done, n) is not None]
         if len(numeric) >= 2 and len(done) >= 4:
             picture(f"contour_{metric}", partial(_contour, done=done, x=numeric[0], y=numeric[1], at=at, metric=metric))
-        picture(f"parallel_{metric}", partial(_parallel, done=done, metric=metric, at=at))
+        picture(f"parallel_{metric}", partial(_parallel, done=done, metric=metric, at=at, goal=goal))
     if len(objective) == 2:
         picture("front", partial(_front, done=done, objective=objective))
     return made
@@ -78,15 +78,25 @@ def _contour(ax: Any, done: Sequence[Ended], x: str, y: str, at: int, metric: st
     ax.figure.colorbar(marks, label=metric)
 
 
-def _parallel(ax: Any, done: Sequence[Ended], metric: str, at: int) -> None:
+def _grey(place: float, goal: str) -> str:
+    """The better the darker."""
+    return f"{0.15 + 0.7 * (1 - place if goal == 'max' else place):.2f}"
+
+
+def _parallel(ax: Any, done: Sequence[Ended], metric: str, at: int, goal: str) -> None:
     axes = names(done)
     scales = [Scale([t.params[n] for t in done if n in t.params]) for n in axes]
     last = Scale([t.values[at] for t in done])
     for t in done:
         have = [(i, s(t.params[n])) for i, (n, s) in enumerate(zip(axes, scales, strict=True)) if n in t.params]
         have.append((len(axes), last(t.values[at])))
-        ax.plot([p[0] for p in have], [p[1] for p in have], color=f"{0.15 + 0.7 * last(t.values[at]):.2f}", alpha=0.7)
+        ax.plot([p[0] for p in have], [p[1] for p in have], color=_grey(last(t.values[at]), goal), alpha=0.7)
+    for i, s in enumerate([*scales, last]):
+        ax.axvline(i, color="0.6", lw=0.8, zorder=0)
+        for height, label in s.marks():
+            ax.text(i + 0.03, height, label, fontsize=7, va="center")
     ax.set_xticks(range(len(axes) + 1), [*axes, metric], rotation=20)
+    ax.set_xlim(-0.2, len(axes) + 0.5)
     ax.set_yticks([])
 
 

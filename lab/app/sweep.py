@@ -41,9 +41,10 @@ def ask(lab: Lab, target: str, words: Sequence[str], fields: Mapping[str, Any]) 
     from lab.runs.space import parse
 
     heads = (*shipped(), "lab", "host", "profile", "resources", "moved", "apply", "offline", "vars")
-    own = [w for w in words if w.lstrip("+~").partition("=")[0].partition(".")[0] not in heads]
-    if len(own) != len(words):
-        lab = Lab(lab.root, (*lab.overrides, *(w for w in words if w not in own)), lab.tell)
+    others = [w for w in words if _head(w) in heads and not _searched(lab, target, w)]
+    own = [w for w in words if w not in others]
+    if others:
+        lab = Lab(lab.root, (*lab.overrides, *others), lab.tell)
     address = find(lab, target)
     said = parse(own)
     if address.kind == "sweep":
@@ -100,12 +101,8 @@ def _fault(address: str, error: Any) -> Problem:
 
 
 def _known(lab: Lab, experiment: Address, said: Any) -> None:
-    """A parameter the experiment does not declare needs a `+`, as in Hydra."""
-    from lab.kinds.experiment import Experiment
-
-    declaration = lab.declarations[experiment]
-    assert isinstance(declaration, Experiment)
-    known = _flat(declaration.params)
+    """A parameter the experiment neither declares nor takes needs a `+`, as in Hydra."""
+    known = _parameters(lab, experiment)
     wrong = [n for n in (*said.space, *said.fixed) if n not in known and n not in said.added]
     if wrong:
         raise Problems(
@@ -113,11 +110,40 @@ def _known(lab: Lab, experiment: Address, said: Any) -> None:
                 Problem(
                     f"{experiment} has no parameter `{n}`{did_you_mean(n, known)}",
                     why=f"it has {', '.join(known) or 'none'}",
-                    do=f"add it with +{n}=…",
+                    do=f"name one of these, or add it with +{n}=…",
                 )
                 for n in wrong
             )
         )
+
+
+def _parameters(lab: Lab, experiment: Address) -> list[str]:
+    """What the experiment declares, and what its function takes."""
+    from lab.core import signature
+    from lab.kinds.experiment import Experiment
+
+    declaration = lab.declarations[experiment]
+    assert isinstance(declaration, Experiment)
+    context = lab.context(experiment)
+    file = declaration.module(context) if declaration.call and not declaration.source else ""
+    text = context.text(context.path(file)) or "" if file else ""
+    taken = signature.parameters(text, declaration.call.partition(":")[2])
+    return list(dict.fromkeys([*_flat(declaration.params), *taken]))
+
+
+def _head(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0].partition(".")[0]
+
+
+def _searched(lab: Lab, target: str, word: str) -> bool:
+    """Whether a word that could be an override of the lab (`model=…`) is a parameter of the experiment."""
+    name = word.lstrip("+~").partition("=")[0]
+    try:
+        address = find(lab, target)
+        found: Any = lab.declarations[address]
+        return name in _parameters(lab, address if address.kind == "experiment" else found.experiment)
+    except Problems:
+        return False  # the words may declare what is missing
 
 
 def _objective(lab: Lab, experiment: Address) -> Mapping[str, str]:

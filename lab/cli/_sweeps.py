@@ -28,6 +28,9 @@ def ended(found: Any) -> str:
     for one in found["front"][:10]:
         values = ", ".join(f"{n} {v:.6g}" for n, v in one["values"].items())
         lines.append(f"front   {values}   trial {one['number']}   {params(one['params'])}")
+    name = found["sweep"]
+    then = f"`lab sweep promote {name}` puts it into the experiment" if best else f"`lab sweep plot {name}` draws it"
+    lines.append(f"See `lab sweep show {name}` and `lab sweep importance {name}`; {then}.")
     return "\n".join(lines)
 
 

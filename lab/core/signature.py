@@ -46,6 +46,19 @@ def complaints(text: str, file: str, function: str, params: Mapping[str, Any]) -
             yield f"{function} needs a parameter {name}"
 
 
+def parameters(text: str, function: str) -> tuple[str, ...]:
+    """What a function of a module takes besides what a run gives it; nothing where it is not there. Pure."""
+    try:
+        body = ast.parse(text).body
+    except SyntaxError:
+        return ()
+    for n in body:
+        if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)) and n.name == function:
+            every = (*n.args.posonlyargs, *n.args.args, *n.args.kwonlyargs)
+            return tuple(a.arg for a in every if a.arg not in GIVEN)
+    return ()
+
+
 def imports(text: str, module: str = "") -> tuple[str, ...]:
     """The modules that a module's `text` imports, relative ones by the name of their package. Pure."""
     try:

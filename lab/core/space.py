@@ -126,11 +126,13 @@ def _choice(name: str, values: Any, when: Mapping[str, tuple[Scalar, ...]]) -> D
             )
         if isinstance(v, float) and not math.isfinite(v):
             raise ValueError(f"{name}: {v} is no value to try")
-    seen: list[tuple[type, Scalar]] = []
+    seen: list[Scalar] = []
     for v in values:
-        if (type(v), v) in seen:
-            raise ValueError(f"{name}: {v!r} is listed twice")
-        seen.append((type(v), v))
+        if v in seen:
+            twin = seen[seen.index(v)]
+            same = type(v) is type(twin)
+            raise ValueError(f"{name}: {v!r} is listed twice" if same else f"{name}: {twin!r} and {v!r} are one value")
+        seen.append(v)
     return Dimension(name, "choice", choices=tuple(values), when=when)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -46,7 +47,7 @@ def parse(words: Iterable[str]) -> Words:
             if found.is_sweep_override():
                 space[name] = _distribution(found)
             else:
-                fixed[name] = _plain(found.value())
+                fixed[name] = _steady(found)
             if found.is_add() or found.is_force_add():
                 added.add(name)
         except HydraException as e:
@@ -55,7 +56,7 @@ def parse(words: Iterable[str]) -> Words:
                 Problem(
                     f"`{word}` is not in Hydra's override grammar",
                     why=said,
-                    do="quote it for the shell: 'lr=interval(0,1)'",
+                    do="quote it for the shell, 'lr=interval(0,1)'; docs/sweeps.md lists the forms",
                 )
             )
         except _Refused as e:
@@ -69,6 +70,8 @@ def _name(found: Any) -> str:
     key = str(found.key_or_group)
     if found.is_delete():
         raise _Refused("a parameter cannot be deleted in a sweep", "change the experiment's `params`")
+    if not key:
+        raise _Refused("it names no parameter", "write NAME=…")
     if found.package is not None or "/" in key:
         raise _Refused("a config group cannot be searched", "search a parameter whose value chooses among them")
     return key.removeprefix("params.")
@@ -86,7 +89,7 @@ def _distribution(found: Any) -> Any:
     if isinstance(value, ChoiceSweep):
         if tags:
             raise _Refused("a choice takes no tag", "write choice(a,b)")
-        values = [_plain(v) for v in value.list]
+        values = [_known(_plain(v)) for v in value.list]
         if any(isinstance(v, (list, dict)) for v in values):
             raise _Refused("a choice among lists or mappings cannot be stored", "name them, and choose the name")
         return values
@@ -96,6 +99,12 @@ def _distribution(found: Any) -> Any:
     low, high = value.start, value.end
     assert low is not None
     assert high is not None
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise _Refused("an interval needs ends that are numbers", "write interval(0,1)")
+    if low > high:
+        raise _Refused(f"the interval ends at {high}, below {low}, where it begins", f"write interval({high},{low})")
+    if "log" in tags and low <= 0:
+        raise _Refused(f"a logarithm needs a start above 0, not {low}", "write tag(log, interval(1e-5,1e-2))")
     whole = "int" in tags or (isinstance(low, int) and isinstance(high, int) and "int(" in str(found.input_line))
     if whole and "float" in tags:
         raise _Refused("it is tagged both int and float", "choose one")
@@ -116,8 +125,11 @@ def _range(value: Any, tags: set[str]) -> Any:
     values = list(value.range())
     if not values:
         raise _Refused("the range is empty", "range(1,5) means 1, 2, 3, 4")
-    ascending = sorted(values)
     whole = all(isinstance(v, int) for v in values)
+    if not whole:  # Hydra adds the step again and again; here no rounding adds up
+        start, by = Decimal(str(value.start)), Decimal(str(value.step))
+        values = [float(start + n * by) for n in range(len(values))]
+    ascending = sorted(values)
     if "int" in tags and not whole:
         raise _Refused("its values are not whole", "write range(1,5)")
     step = abs(value.step) if whole else float(abs(Decimal(str(value.step))))
@@ -128,6 +140,23 @@ def _range(value: Any, tags: set[str]) -> Any:
     if whole and "float" not in tags:
         return {"type": "int", "low": ascending[0], "high": ascending[-1], "step": step}
     return {"type": "float", "low": float(ascending[0]), "high": float(ascending[-1]), "step": float(step)}
+
+
+def _steady(found: Any) -> Any:
+    """A fixed value; the same whenever it is read."""
+    value = _known(_plain(found.value()))
+    if not isinstance(value, str) and str(found.input_line).partition("=")[2].lstrip().startswith("shuffle("):
+        raise _Refused("shuffle() of a list gives another order each time", "write the list in the order you want")
+    return value
+
+
+def _known(value: Any) -> Any:
+    """Refuses what would have to be resolved first: a trial would be given its text."""
+    if isinstance(value, str) and "${" in value:
+        raise _Refused(f"the interpolation {value} is not resolved on the command line of a sweep", "write its value")
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _known(inner)
+    return value
 
 
 def _plain(value: Any) -> Any:

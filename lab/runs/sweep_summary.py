@@ -18,6 +18,7 @@ def summary(step: Search, trials: Iterable[Ended], over: str, began: float, stat
     front = best(found, step.objective)
     spent = [t.seconds for t in found if t.seconds]
     return {
+        "sweep": step.name,
         "study": step.study,
         "digest": step.digest,
         "experiment": step.experiment,

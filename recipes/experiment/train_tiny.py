@@ -18,6 +18,7 @@ def main(
     steps: int = 150,
     rate: float = 0.004,
     layers: int = 2,
+    width: int = 256,
 ) -> dict[str, float]:
     """A model in the output `model`, made from `train.jsonl` of the dataset `text`; `test.jsonl` is held out."""
     text, held = ("\n\n".join(texts(Path(datasets["text"]) / f"{part}.jsonl")) for part in ("train", "test"))
@@ -28,7 +29,8 @@ def main(
         print(json.dumps(told), flush=True)
 
     tiny.corpus, tiny.say = lambda: (text, held), say  # type: ignore[assignment]
-    known = tiny.make(outputs["model"], {"steps": steps, "rate": rate, "layers": layers, "seed": seed})
+    size = {"layers": layers, "hidden": width, "feed_forward": 2 * width}
+    known = tiny.make(outputs["model"], {"steps": steps, "rate": rate, "seed": seed, **size})
     return {"perplexity": float(known.get("held_out_perplexity", math.nan)), "parameters": float(known["parameters"])}
 
 
