@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,12 @@ SLOW = Architecture(layers=2, width=512, ffn=1024, vocab=2048, **BASE)
 """What MLX is asked on a CPU, where its quantized products are slow."""
 
 
-def llama_cpp(folder: Path, band: float) -> dict[str, Any]:
-    """llama.cpp through its Python library's low-level calls. Measures."""
+Run = Callable[[Architecture, str, int], tuple[float, float]]
+"""An architecture, a type of weights and a prompt's tokens → seconds per generated token and per prompt token."""
+
+
+def llama_cpp(folder: Path) -> Run:
+    """llama.cpp through its Python library's low-level calls; models of random weights are written to `folder`."""
     import ctypes
     import os
 
@@ -33,11 +38,11 @@ def llama_cpp(folder: Path, band: float) -> dict[str, Any]:
 
     from lab.adapters import gguf_random
 
-    keep = lib.llama_log_callback(lambda *_: None)
-    lib.llama_log_set(keep, ctypes.c_void_p(0))
+    quiet = lib.llama_log_callback(lambda *_: None)
     threads = max(1, os.cpu_count() or 1)
 
     def run(arch: Architecture, kind: str, prompt: int) -> tuple[float, float]:
+        lib.llama_log_set(quiet, ctypes.c_void_p(0))  # here, so that the callback lives as long as `run` does
         path = folder / "random.gguf"
         gguf_random.write(path, arch, kind)
         model = lib.llama_model_load_from_file(str(path).encode(), lib.llama_model_default_params())
@@ -52,7 +57,7 @@ def llama_cpp(folder: Path, band: float) -> dict[str, Any]:
             lib.llama_model_free(model)
             path.unlink()
 
-    return _fit(run, band, TYPES)
+    return run
 
 
 def _decode(lib: Any, context: Any, count: int) -> None:
@@ -64,8 +69,8 @@ def _decode(lib: Any, context: Any, count: int) -> None:
     lib.llama_synchronize(context)
 
 
-def mlx(folder: Path, band: float) -> dict[str, Any]:
-    """MLX through mlx-lm's own Llama. Measures."""
+def mlx(folder: Path) -> Run:
+    """MLX through mlx-lm's own Llama."""
     import mlx.core as mx
     from mlx_lm.models import llama
     from mlx_lm.models.cache import make_prompt_cache
@@ -90,7 +95,7 @@ def mlx(folder: Path, band: float) -> dict[str, Any]:
         return _times(step, min(prompt, 8) if few else prompt, 4 if few else TOKENS)
 
     few = not mx.metal.is_available()
-    return _fit(run, band, ("4", "8", "F16"), SLOW if few else WIDE)
+    return run
 
 
 def _times(step: Any, prompt: int, tokens: int = TOKENS) -> tuple[float, float]:
@@ -109,7 +114,8 @@ def _times(step: Any, prompt: int, tokens: int = TOKENS) -> tuple[float, float]:
     return min(taken), per_prompt  # the best: what else runs here is no part of the machine
 
 
-def _fit(run: Any, band: float, types: tuple[str, ...], large: Architecture = WIDE) -> dict[str, Any]:
+def fit(run: Run, band: float, types: tuple[str, ...], large: Architecture) -> dict[str, Any]:
+    """What an engine reaches, from its times on two shapes; `band` is the memory's rate in GB/s. Measures."""
     main = types[0]
     thin, _ = run(THIN, main, 0)
     alpha = 0.0
@@ -117,7 +123,7 @@ def _fit(run: Any, band: float, types: tuple[str, ...], large: Architecture = WI
     flops: dict[str, float] = {}
     for kind in types:
         per_token, per_prompt = run(large, kind, PROMPT)
-        wide, small = _read(large, kind), _read(THIN, kind)
+        wide, small = read(large, kind), read(THIN, kind)
         if kind == main:
             # Two equations: t = bytes/rate + alpha·layers, for the thin model and for the wide one.
             rate = _rate(thin, small.dense, THIN, per_token, wide.dense, large)
@@ -135,7 +141,8 @@ def _rate(t1: float, b1: float, one: Architecture, t2: float, b2: float, two: Ar
     return above / below if below > 0 else b2 / t2
 
 
-def _read(arch: Architecture, kind: str) -> Reads:
+def read(arch: Architecture, kind: str) -> Reads:
+    """What a token reads of weights that are all of one type. Pure."""
     from lab.forecast import gguf_types
 
     if kind.isdigit():
@@ -149,7 +156,19 @@ def _read(arch: Architecture, kind: str) -> Reads:
     return found
 
 
+def _mlx_shape() -> Architecture:
+    import mlx.core as mx
+
+    return WIDE if mx.metal.is_available() else SLOW
+
+
+ENGINES: dict[str, tuple[Callable[[Path], Run], tuple[str, ...], Callable[[], Architecture]]] = {
+    "llama.cpp": (llama_cpp, TYPES, lambda: WIDE),
+    "mlx": (mlx, ("4", "8", "F16"), _mlx_shape),
+}
+"""How each engine is measured: the way to run it, the types it is asked for, the large shape."""
+
 if __name__ == "__main__":
     _name, _folder, _band = sys.argv[1:4]
-    _measure = {"llama.cpp": llama_cpp, "mlx": mlx}[_name]
-    print(json.dumps(_measure(Path(_folder), float(_band))), flush=True)
+    _run, _types, _large = ENGINES[_name]
+    print(json.dumps(fit(_run(Path(_folder)), float(_band), _types, _large())), flush=True)

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks.measure import Figures, best, measure
+from tests.benchmarks.measure import Figures, best, measure, written
 
 REPO = Path(__file__).parents[2]
 LAB = [sys.executable, "-m", "lab"]
@@ -139,10 +139,7 @@ def main() -> None:
     text = report([int(s) for s in options.sizes.split(",")])
     print(text)
     if options.write:
-        page = REPO / "docs/performance.md"
-        before, _, rest = page.read_text().partition("<!-- engine -->\n")
-        _, _, after = rest.partition("<!-- /engine -->\n")
-        page.write_text(f"{before}<!-- engine -->\n{text}\n<!-- /engine -->\n{after}")
+        written(REPO / "docs/performance.md", "engine", text)
 
 
 if __name__ == "__main__":

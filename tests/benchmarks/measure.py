@@ -42,3 +42,10 @@ def measure(command: Sequence[str], cwd: Path, env: Mapping[str, str] | None = N
 def best(command: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None, runs: int = 3) -> Figures:
     """The run with the least CPU time of several: noise only ever adds."""
     return min((measure(command, cwd, env) for _ in range(runs)), key=lambda f: f.cpu)
+
+
+def written(page: Path, name: str, text: str) -> None:
+    """The figures between the marks of `name` in a page are these now; the marks are added where they are missing."""
+    first, last = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
+    before, _, rest = page.read_text().partition(first)
+    page.write_text(f"{before}{first}{text}\n{last}{rest.partition(last)[2]}")
