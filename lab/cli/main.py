@@ -16,7 +16,7 @@ from lab.core.language import t, use
 from lab.core.problem import Problems, did_you_mean, problem
 
 _GROUPS = (
-    ("Declare", "init validate schema recipes config docs"),
+    ("Declare", "init new validate schema recipes config docs"),
     ("Plan and apply", "plan apply destroy status show graph drift verify lock import rollback history state sql gc"),
     ("Work", "run sweep runs logs stop resume reproduce compare generate bench serve models env frameworks track"),
     ("Look ahead", "forecast advise calibrate"),
@@ -109,7 +109,9 @@ def main(argv: Sequence[str], out: IO[str], err: IO[str]) -> int:
     parser.add_argument("-q", dest="quiet", action="store_true", default=options.quiet, help="say only what matters")
     parser.add_argument("-v", dest="verbose", action="store_true", default=options.verbose, help="say more")
     module.arguments(parser)
-    args = parser.parse_args(words)
+    # Overrides may stand before, between and after flags, as people type them; verbs with sub-verbs cannot take that.
+    nested = any(a.nargs in (argparse.PARSER, argparse.REMAINDER) for a in parser._actions)
+    args = parser.parse_args(words) if nested else parser.parse_intermixed_args(words)
     if getattr(module, "ALONE", False):
         return int(module.main(args))
     lab = _open(args)

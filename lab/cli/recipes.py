@@ -25,9 +25,9 @@ def main(args: argparse.Namespace) -> int:
     if root is None:
         raise problem("no recipes came with this Lab", do="install it anew")
     for kind in sorted(p for p in root.iterdir() if p.is_dir() and args.kind in (None, p.name)):
-        for recipe in sorted(p for p in kind.iterdir() if p.name not in ASIDE):
+        for recipe in sorted(p for p in kind.iterdir() if p.name not in ASIDE and p.suffix != ".py"):
             print(f"  {kind.name + '/' + recipe.stem:<32}  {_first_line(recipe)}")
-    print("Start a lab from one of lab/ with `lab init DIR --recipe NAME`; copy the others into conf/.")
+    print("A lab starts with `lab init DIR --recipe NAME`, anything else with `lab new KIND NAME --from RECIPE`.")
     return 0
 
 

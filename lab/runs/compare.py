@@ -5,15 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from lab.core.problem import problem
 from lab.core.units import duration
 from lab.runs.folder import RunFolder
 from lab.runs.listing import Line, line, series
 from lab.runs.plot import bars, curves, number
+
+_EXPECTED = re.compile(r"^([\w./-]+)\s*(>=|<=)\s*([+-]?[0-9.]+)%$")
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,35 @@ class Comparison:
         return tuple(r for r in self.rows if self.everything or r.differs)
 
 
+def change(before: Any, after: Any) -> float | None:
+    """The relative change of a number; None where there is none to tell. Pure."""
+    numbers = [v for v in (before, after) if isinstance(v, (int, float)) and math.isfinite(v)]
+    return (after - before) / abs(before) if len(numbers) == 2 and before else None
+
+
+def broken(found: Comparison, expected: Sequence[str]) -> list[str]:
+    """What did not hold of `accuracy>=-1%`, `loss<=+2%` …: changes from the first run to each other. Pure.
+
+    Raises Problems for what is no such expectation, or names no metric of the first run.
+    """
+    wrong = []
+    for text in expected:
+        m = _EXPECTED.match(text.strip())
+        row = next((r for r in found.rows if m and r.group == "metrics" and r.name == m[1]), None)
+        if m is None or row is None:
+            known = ", ".join(r.name for r in found.rows if r.group == "metrics")
+            raise problem(
+                f"`{text}` is no expectation", why=f"metrics are {known}", do="write accuracy>=-1% or loss<=+2%"
+            )
+        limit = float(m[3]) / 100
+        for one, value in zip(found.runs[1:], row.values[1:], strict=True):
+            moved = 0.0 if same(row.values[0], value) else change(row.values[0], value)
+            if moved is None or (moved < limit if m[2] == ">=" else moved > limit):
+                told = "gone" if value is None else f"{cell(value)} ({'?' if moved is None else f'{moved:+.1%}'})"
+                wrong.append(f"{one.id}: {row.name} {cell(row.values[0])} → {told}, expected {m[2]} {limit:+.1%}")
+    return wrong
+
+
 def same(a: Any, b: Any) -> bool:
     """Whether two values are equal; NaN equals NaN. Pure."""
     if isinstance(a, float) and isinstance(b, float) and math.isnan(a) and math.isnan(b):
@@ -74,7 +107,7 @@ def compare(folders: Sequence[RunFolder], *, everything: bool = False, metrics: 
 def text(found: Comparison) -> str:
     """A table for a terminal. Pure."""
     head = ["", *(one.id for one in found.runs)]
-    body = [[f"{r.group}.{r.name}", *(cell(v) for v in r.values)] for r in found.shown]
+    body = [[f"{r.group}.{r.name}", *cells(r)] for r in found.shown]
     if not body:
         return "The runs do not differ in anything recorded.\n"
     widths = [max(len(row[n]) for row in [head, *body]) for n in range(len(head))]
@@ -85,7 +118,7 @@ def text(found: Comparison) -> str:
 def markdown(found: Comparison) -> str:
     """A Markdown table. Pure."""
     head = ["", *(one.id for one in found.runs)]
-    rows = [[f"{r.group}.{r.name}", *(cell(v).replace("|", "\\|") for v in r.values)] for r in found.shown]
+    rows = [[f"{r.group}.{r.name}", *(c.replace("|", "\\|") for c in cells(r))] for r in found.shown]
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]) + "\n"
 
 
@@ -117,7 +150,7 @@ def html(found: Comparison, title: str = "") -> str:
     head = "".join(f"<th>{escape(one.id)}</th>" for one in found.runs)
     body = "".join(
         f"<tr{' class=differs' if r.differs else ''}><td>{escape(r.group)}.{escape(r.name)}</td>"
-        + "".join(f"<td>{escape(cell(v))}</td>" for v in r.values)
+        + "".join(f"<td>{escape(c)}</td>" for c in cells(r))
         + "</tr>"
         for r in found.shown
     )
@@ -129,6 +162,13 @@ def html(found: Comparison, title: str = "") -> str:
         "text-align:left}.differs td{font-weight:600}figure{display:inline-block;margin:1em 1em 0 0}</style>\n"
         f"<h1>{label}</h1>\n<table><tr><th></th>{head}</tr>{body}</table>\n{''.join(plots)}\n</html>\n"
     )
+
+
+def cells(row: Row) -> list[str]:
+    """A row's values; of a metric also the change from the first run. Pure."""
+    moved = [change(row.values[0], v) if row.group == "metrics" else None for v in row.values[1:]]
+    told = [f" ({m:+.1%})" if m else "" for m in (None, *moved)]
+    return [cell(v) + t for v, t in zip(row.values, told, strict=True)]
 
 
 def cell(value: Any) -> str:
