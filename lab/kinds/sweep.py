@@ -280,7 +280,6 @@ class Sweep(Declaration):
             storage=self.storage,
             executor=dict(self.executor),
             memory=found.memory(),
-            total=context.host.memory or None,
             inputs={
                 "base": _point_base(self.contents(context)["experiment"]),
                 "used": dict(run.inputs),
