@@ -1,4 +1,4 @@
-"""status: every resource and whether it is as declared; and what runs and what waits for memory."""
+"""status: every resource and whether it is as declared; what runs or waits for memory; and what upkeep is due."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 from dataclasses import asdict
 
+from lab.app.care import care
 from lab.app.lab import Lab
 from lab.app.status import jobs, status
 from lab.cli import _arguments
@@ -41,4 +42,6 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
         f"{len(lines)} resource{'s' if len(lines) != 1 else ''}, {todo} not as declared."
         + (" Run `lab plan`." if todo else "")
     )
+    for asks, said in [] if args.only else care(lab):
+        print(f"  {'!' if asks else '✓'} {said}")
     return 0
