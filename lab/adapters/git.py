@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -142,3 +143,66 @@ def exported(root: Path, revision: str, patch: str = "") -> Iterator[Path]:
         if not (lab / "conf" / "lab.yaml").is_file():
             raise problem(f"there was no lab here at {revision}", do="see `git log -- conf/lab.yaml`")
         yield lab
+
+
+def top(root: Path) -> Path:
+    """The folder of the repository that holds `root`. Reads."""
+    return next((p for p in (root.resolve(), *root.resolve().parents) if (p / ".git").exists()), root.resolve())
+
+
+def bundle(root: Path, target: Path) -> None:
+    """Every branch and tag of the repository, and what is checked out, lie in a git bundle."""
+    _run(root, "the repository cannot be bundled", "bundle", "create", "-q", str(target), "--all", "HEAD")
+
+
+def fetch(folder: Path, source: str) -> str:
+    """`folder` is a repository with all of `source`, its default branch checked out; returns the commit."""
+    (folder / ".git").mkdir(parents=True, exist_ok=True)
+    what = f"{source} cannot be cloned"
+    _run(folder, what, "init", "-q")
+    told = _run(folder, what, "ls-remote", "--symref", "--", source, "HEAD")
+    line = next((x for x in told.splitlines() if x.startswith("ref: ")), "")
+    refs = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
+    _run(folder, what, "fetch", "-q", "--no-tags", "--", source, *refs, "+HEAD:refs/remotes/origin/HEAD")
+    commit = _run(folder, what, "rev-parse", "refs/remotes/origin/HEAD").strip()
+    name = line[5:].split()[0].removeprefix("refs/heads/") if line else _branch_of(folder, commit)
+    _run(folder, what, "checkout", "-q", "-f", "-B", name, commit)
+    if (folder / ".gitmodules").exists():
+        _run(folder, what, "submodule", "update", "-q", "--init", "--recursive")
+    return commit
+
+
+def _branch_of(folder: Path, commit: str) -> str:
+    """A branch of the source at that commit, where it does not say which is its default: `main` before others."""
+    lines = _run(folder, "", "for-each-ref", "--format=%(objectname) %(refname)", "refs/remotes/origin").splitlines()
+    names = [n.split("refs/remotes/origin/", 1)[1] for sha, n in (x.split() for x in lines) if sha == commit]
+    names = sorted(n for n in names if n != "HEAD")
+    return next((n for n in ("main", "master") if n in names), names[0] if names else "main")
+
+
+def _run(folder: Path, summary: str, *words: str) -> str:
+    quiet = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    outside = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")}
+    try:
+        done = subprocess.run(
+            ["git", *words],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            env={**outside, **quiet},
+            stdin=subprocess.DEVNULL,
+        )
+    except OSError as e:
+        raise problem(summary, why=f"git cannot be run: {e.strerror}", do="install git") from e
+    if done.returncode:
+        lines = [x for x in done.stderr.splitlines() if x.strip()]
+        why = next((x for x in lines if x.startswith("fatal:")), lines[-1] if lines else "")
+        raise problem(summary, why=why.removeprefix("fatal: "), do="check its address and your access to it")
+    return done.stdout
+
+
+def remote(folder: Path, source: str) -> None:
+    """The repository fetches from `source` as `origin`."""
+    what = f"{source} cannot be the remote of {folder}"
+    if "origin" not in _run(folder, what, "remote").split():
+        _run(folder, what, "remote", "add", "--", "origin", source)

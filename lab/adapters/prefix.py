@@ -269,7 +269,7 @@ def survey(prefix: str) -> tuple[dict[str, list[Any]], dict[str, str], str]:
     for rel, s in found.items():
         owned = own.get(rel)
         files[rel] = [*_fingerprint(s), hashes[rel], owned.owner if owned else "lab", stat.S_IMODE(s.st_mode)]
-        if owned is None:
+        if owned is None or rel.endswith("/uv_cache.json"):  # uv's note that an archive was a file of this machine
             continue
         if owned.sha256 and hashes[rel] != owned.sha256 and not rel.endswith(_VOLATILE):
             wrong[rel] = f"edited ({owned.owner})"

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import os
+import re
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lab.adapters import git
 from lab.adapters.files import put
+from lab.app import _places, state
 from lab.app.lab import Lab
 from lab.core.address import Address
 from lab.core.problem import problem
@@ -23,8 +25,8 @@ MANIFEST = "manifest.json"
 FETCHED = ("url", "urls", "hub", "ollama", "git", "release")
 """Sources from which a model or dataset can be fetched again."""
 MAGIC = b"SQLite format 3\x00"
-SKIPPED = ("cache", "work", "backup/drill", "lock")
-"""Below `state/`: made again by themselves."""
+SKIPPED = ("cache", "work", "envs", "sdk", "backup/drill", "lock")
+"""Below `state/`: made again by themselves, environments from their locks."""
 
 
 @dataclass
@@ -52,16 +54,19 @@ def gather(lab: Lab, name: str, settings: Mapping[str, Any], staged: Path) -> Sa
     for path in settings["paths"]:
         if not os.path.lexists(path):
             raise problem(f"{path} is to be backed up and is not there", do="make it, or take it off `paths`")
-        saved.paths.append(path)
+        saved.paths += dict.fromkeys((path, os.path.realpath(path)))  # restic keeps a link, not what it leads to
     again = _fetched_again(lab)
     for kind in sorted(include & {"models", "datasets"}):
         kinds = ("dataset",) if kind == "datasets" else ("model", "quantization")
-        for _, place in _places(lab, kinds):
+        for _, place in _lie(lab, kinds):
             if os.path.exists(place):
                 saved.paths.append(place)
     saved.paths = _outermost(saved.paths)
-    files, databases, left = {}, {}, {}
+    files, databases, left, links = {}, {}, {}, {}
     for path, stat in _walk(saved.paths, [*saved.excludes, str(staged.parent)]):
+        if stat is None:
+            links[path] = os.readlink(path)
+            continue
         known = next((a for p, a in again.items() if path == p or path.startswith(p + "/")), None)
         if stat.st_size >= settings["large"] and known and not settings["copy_large"]:
             left[path] = {"address": known, "size": stat.st_size, "sha256": lab.world().sha256(path)}
@@ -73,6 +78,10 @@ def gather(lab: Lab, name: str, settings: Mapping[str, Any], staged: Path) -> Sa
             saved.excludes += [_literal(path + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
         else:
             files[path] = [stat.st_size, stat.st_mtime_ns]
+    ledger = str(lab.state / "ledger.sqlite")
+    if "state" in include and ledger not in databases and not lab.kept.state():  # it is kept on a server
+        databases[ledger] = str(staged / "databases" / ledger.lstrip("/"))
+        state.backup(lab, Path(databases[ledger]))
     for path in databases:
         for suffix in ("-wal", "-shm", "-journal"):
             files.pop(path + suffix, None)
@@ -85,14 +94,18 @@ def gather(lab: Lab, name: str, settings: Mapping[str, Any], staged: Path) -> Sa
         "lab": lab.id,
         "backup": name,
         "at": time.time(),
+        "commit": git.head(lab.root).revision,
+        "overrides": list(lab.overrides),
         "root": str(lab.root),
         "state": str(lab.state),
-        "store": str(lab.store),
+        "places": _places.of(lab),
         "include": sorted(include),
         "paths": list(saved.paths),
         "databases": databases,
         "left": left,
+        "again": sorted(a for a, r in lab.records.items() if a.kind == "env") if "state" in include else [],
         "files": files,
+        "links": links,
         "resources": resources,
     }
     put(staged / MANIFEST, json.dumps(saved.manifest, sort_keys=True).encode(), mode=0o600)
@@ -105,7 +118,7 @@ def _literal(path: str) -> str:
     return "".join(f"\\{c}" if c in "*?[\\" else c for c in path)
 
 
-def _places(lab: Lab, kinds: tuple[str, ...]) -> Iterator[tuple[Address, str]]:
+def _lie(lab: Lab, kinds: tuple[str, ...]) -> Iterator[tuple[Address, str]]:
     """Where the files of recorded resources lie: the folder itself, and what the links in it point to."""
     for address, record in lab.records.items():
         if address.kind not in kinds:
@@ -124,7 +137,7 @@ def _fetched_again(lab: Lab) -> dict[str, str]:
     """Where files lie that can be fetched again → whose they are."""
     return {
         place: str(address)
-        for address, place in _places(lab, ("model", "dataset"))
+        for address, place in _lie(lab, ("model", "dataset"))
         if any(lab.records[address].declaration.get(k) for k in FETCHED)
     }
 
@@ -137,22 +150,46 @@ def _outermost(paths: list[str]) -> list[str]:
     return kept
 
 
-def _walk(paths: list[str], excludes: list[str]) -> Iterator[tuple[str, os.stat_result]]:
-    def out(path: str) -> bool:
-        return any(
-            path == e or fnmatch.fnmatch(path, e) or fnmatch.fnmatch(os.path.basename(path), e) for e in excludes
-        )
+def excluded(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """Whether restic leaves a path out: a pattern without a leading slash fits anywhere, what lies below goes too."""
+    found = re.compile("|".join(_regex(p) for p in patterns) or r"(?!)")
+    return lambda path: found.match(path) is not None
 
-    excludes = list(excludes)
+
+def _regex(pattern: str) -> str:
+    parts = []
+    for part in pattern.strip("/").split("/"):
+        # A backslash takes the next character as it is, as in Go's filepath.Match.
+        tokens = re.findall(r"\\.|\[\^?[^\]]+\]|.", part)
+        known = {"*": "[^/]*", "?": "[^/]"}
+        text = "".join(
+            known.get(t, t if t.startswith("[") and t.endswith("]") else re.escape(t.removeprefix("\\")))
+            for t in tokens
+        )
+        parts.append("(?:[^/]+/)*" if part == "**" else f"{text}/")
+    head = "/" if pattern.startswith("/") else "(?:/|/.*/)"
+    return f"{head}{''.join(parts).removesuffix('/')}(?:/.*)?$"
+
+
+def _walk(paths: list[str], excludes: list[str]) -> Iterator[tuple[str, os.stat_result | None]]:
+    """Every file with its stat, and every link with None."""
+    out = excluded(excludes)
     for top in paths:
-        if os.path.isfile(top) and not os.path.islink(top):
+        if os.path.islink(top):
+            yield top, None
+        elif os.path.isfile(top):
             yield top, os.stat(top)
-        for folder, folders, names in os.walk(top):
-            folders[:] = sorted(f for f in folders if not out(os.path.join(folder, f)))
-            for name in sorted(names):
-                path = os.path.join(folder, name)
-                if not out(path) and not os.path.islink(path) and os.path.isfile(path):
-                    yield path, os.stat(path)
+        else:
+            for folder, folders, names in os.walk(top):
+                folders[:] = sorted(f for f in folders if not out(os.path.join(folder, f)))
+                for name in sorted((*names, *folders)):
+                    path = os.path.join(folder, name)
+                    if out(path):
+                        continue
+                    if os.path.islink(path):
+                        yield path, None
+                    elif os.path.isfile(path):
+                        yield path, os.stat(path)
 
 
 def _is_database(path: str) -> bool:

@@ -6,11 +6,12 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lab.adapters.restic import Repository
-from lab.app._saved import MANIFEST, gather
+from lab.adapters.secrets import resolve
+from lab.app import _snapshot
+from lab.app._saved import gather
 from lab.app.lab import Lab
 from lab.core.problem import Problem, Problems, did_you_mean, problem
 from lab.core.schedule import period
@@ -35,12 +36,11 @@ def settings(lab: Lab, name: str = "") -> tuple[str, dict[str, Any]]:
     return name, json.loads((lab.state / "backup" / f"{name}.json").read_text())
 
 
-def repositories(lab: Lab, name: str, applied: Mapping[str, Any]) -> list[Repository]:
+def repositories(applied: Mapping[str, Any]) -> list[Repository]:
     """Every repository of a backup, the first one first."""
-    stage = lab.stage(f"backup.{name}")
     deadline = time.monotonic() + applied["hours"] * 3600 if applied["hours"] else 0.0
     return [
-        Repository(r, lambda: stage.secret(applied["password"]), stage.check, applied["upload"], deadline)
+        Repository(r, lambda: resolve(applied["password"]), limit=applied["upload"], deadline=deadline)
         for r in applied["repos"]
     ]
 
@@ -57,7 +57,7 @@ def now(lab: Lab, name: str = "", scheduled: bool = False) -> list[dict[str, Any
     told: list[dict[str, Any]] = []
     failed: list[Problem] = []
     try:
-        for repository in repositories(lab, name, applied):
+        for repository in repositories(applied):
             begun = time.time()
             try:
                 summary = repository.backup(saved.paths, saved.excludes, _tags(lab, name), stage.progress)
@@ -95,14 +95,14 @@ def upkeep(lab: Lab, name: str, applied: Mapping[str, Any]) -> None:
 def snapshots(lab: Lab, name: str = "") -> list[dict[str, Any]]:
     """Every snapshot of a backup's first repository: `{id, time, paths}`, oldest first."""
     name, applied = settings(lab, name)
-    found = repositories(lab, name, applied)[0].snapshots(f"backup:{name}")
+    found = repositories(applied)[0].snapshots(f"backup:{name}")
     return [{"id": s["short_id"], "time": s["time"], "paths": s["paths"]} for s in found]
 
 
 def check(lab: Lab, name: str = "", subset: str = "") -> list[str]:
     """Every repository is sound; with `subset` (`100%`, `2/10`) that part of the data has been read."""
     name, applied = settings(lab, name)
-    for repository in repositories(lab, name, applied):
+    for repository in repositories(applied):
         repository.check(subset)
         note(lab, name, "check", repo=repository.repo, subset=subset)
     return list(applied["repos"])
@@ -111,21 +111,19 @@ def check(lab: Lab, name: str = "", subset: str = "") -> list[str]:
 def unlock(lab: Lab, name: str = "") -> None:
     """Locks that dead processes left behind are gone."""
     name, applied = settings(lab, name)
-    for repository in repositories(lab, name, applied):
+    for repository in repositories(applied):
         repository.unlock()
 
 
 def drill(lab: Lab, name: str = "") -> dict[str, Any]:
     """The newest snapshot of each repository, really restored into a scratch folder and compared."""
-    from lab.app.restore import fetch
-
     name, applied = settings(lab, name)
     begun, files = time.time(), 0
-    for repository in repositories(lab, name, applied):
+    for repository in repositories(applied):
         scratch = lab.state / "backup" / "drill" / name
         shutil.rmtree(scratch, ignore_errors=True)
         try:
-            restored = fetch(lab, name, repository, scratch, "")
+            restored = _snapshot.fetch(name, repository, scratch, "")
             wrong = restored.wrong()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -180,13 +178,3 @@ def note(lab: Lab, name: str, what: str, **more: Any) -> None:
 
 def _tags(lab: Lab, name: str) -> Sequence[str]:
     return (f"backup:{name}", f"lab:{lab.id[:8]}")
-
-
-def manifest_below(target: Path) -> Path:
-    """Where a restored snapshot keeps its manifest."""
-    found = sorted(target.glob(f"**/staged/*/{MANIFEST}"))
-    if not found:
-        raise problem(
-            "this snapshot was not made by Lab", why="it holds no manifest", do="restore it with restic itself"
-        )
-    return found[0]

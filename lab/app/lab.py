@@ -166,7 +166,8 @@ class Lab:
     @property
     def stamps(self) -> tuple[Path, ...]:
         """Where the ledger's progress is noted, so that its loss is seen: beside it, and in the store."""
-        return (self.state / "stamp.json", self.store / f".ledger-{self.id}.json")
+        inside = (self.store / f".ledger-{self.id}.json",) if self.store.is_dir() else ()
+        return (self.state / "stamp.json", *inside)
 
     @cached_property
     def kept(self) -> Place:

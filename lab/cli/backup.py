@@ -62,8 +62,8 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
         found, text = None, "No lock of a dead process is left."
     else:
         Path(args.folder).mkdir(parents=True, exist_ok=True)
-        name, applied = backup.settings(lab, args.name)
-        backup.repositories(lab, name, applied)[0].mount(args.folder)
+        _, applied = backup.settings(lab, args.name)
+        backup.repositories(applied)[0].mount(args.folder)
         return 0
     print(json.dumps(found, indent=1) if args.json else text)
     return 1 if args.what == "status" and any(s["late"] for s in found) else 0

@@ -8,7 +8,6 @@ from functools import cached_property
 
 from lab.core.address import Address
 from lab.core.facts import Facts, digest
-from lab.core.problem import Problems, problem
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,7 @@ class Record:
     @cached_property
     def inputs(self) -> Facts:
         """`{fields, contents, requires}`: what its digest was made of."""
-        found = _load(self.inputs_json)
-        if not all(isinstance(found.get(part, {}), dict) for part in ("fields", "contents")):
-            raise _damaged()
-        return found
+        return _load(self.inputs_json)
 
     @cached_property
     def declaration(self) -> Facts:
@@ -86,14 +82,5 @@ COLUMNS = (
 
 
 def _load(text: str) -> Facts:
-    try:
-        found = json.loads(text) if text else {}
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise _damaged()
+    found: Facts = json.loads(text) if text else {}
     return found
-
-
-def _damaged() -> Problems:
-    return problem("the ledger is damaged: a record cannot be read", do="restore it with `lab state restore`")

@@ -49,7 +49,8 @@ class Search(Step):
     storage: str = ""
     executor: Facts = field(default_factory=dict)
     memory: int | None = None
-    """Bytes that one trial may use."""
+    total: int | None = None
+    """Bytes of memory that trials may use together on this host."""
     inputs: Facts = field(default_factory=dict)
     secrets: Facts = field(default_factory=dict)
     watched: tuple[str, ...] = ()

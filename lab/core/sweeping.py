@@ -27,5 +27,3 @@ PRUNERS = {
     "wilcoxon": "WilcoxonPruner",
 }
 """Name in YAML → Optuna's class."""
-NEEDS = {"percentile": ("percentile",), "patient": ("patience",), "threshold": ("upper", "lower")}
-"""Pruner → options of which it needs one."""

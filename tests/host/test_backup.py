@@ -262,3 +262,43 @@ def test_the_password_is_in_no_process_list_file_or_log(lab: Lab) -> None:
     assert not any("correct horse" in s for s in seen)
     for path in lab.state.rglob("*"):
         assert not path.is_file() or b"correct horse" not in path.read_bytes(), path
+
+
+def test_links_to_folders_come_back_and_a_linked_path_is_followed(lab: Lab) -> None:
+    (lab.root / "data/latest").symlink_to("deep")
+    (lab.root / "data/deep").mkdir()
+    (lab.root / "data/deep/x").write_text("x")
+    (lab.root / "elsewhere").mkdir()
+    (lab.root / "elsewhere/y").write_text("y")
+    (lab.root / "linked").symlink_to("elsewhere")
+    config = lab.root / "conf/backup/nightly.yaml"
+    config.write_text(config.read_text().replace("paths: [data]", "paths: [data, linked]\nexclude: ['deep/*.tmp']"))
+    (lab.root / "data/deep/z.tmp").write_text("not kept")
+    assert cli(lab.root, "apply", "--yes").returncode == 0
+    backup.now(lab)
+    shutil.rmtree(lab.root / "data")
+    shutil.rmtree(lab.root / "elsewhere")
+    restore(lab)
+    assert os.readlink(lab.root / "data/latest") == "deep"
+    assert (lab.root / "data/latest/x").read_text() == "x"
+    assert (lab.root / "linked/y").read_text() == "y"
+    assert not (lab.root / "data/deep/z.tmp").exists()
+    assert backup.drill(lab)["files"] >= 6, "what is excluded is not missed"
+
+
+def test_yesterday_s_configuration_comes_back_where_today_s_cannot_be_read(lab: Lab) -> None:
+    backup.now(lab)
+    (lab.root / "conf/lab.yaml").write_text("lab: [broken\n")
+    done = cli(lab.root, "restore", "conf")
+    assert done.returncode == 0, done
+    assert "No changes" in cli(lab.root, "plan").stdout
+
+
+def test_environments_are_not_copied_but_made_again_from_their_locks(lab: Lab) -> None:
+    (lab.state / "envs/e/bin").mkdir(parents=True)
+    (lab.state / "envs/e/bin/python").write_text("large")
+    backup.now(lab)
+    aside = lab.root.parent / "aside"
+    restore(lab, to=aside)
+    assert (aside / "state/ledger.sqlite").exists()
+    assert not (aside / "state/envs").exists()

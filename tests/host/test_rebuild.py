@@ -1,0 +1,309 @@
+"""The same lab on an empty machine: from its repository and a backup, and from a bundle with the network off.
+
+Real git, restic, conda packages and supervised runs; another root, another home, another store. Proves DC-10.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.host.test_backup_hard import site
+
+__all__ = ["site"]
+pytestmark = pytest.mark.skipif(shutil.which("restic") is None, reason="needs restic")
+
+REPO = Path(__file__).parents[2]
+HEAD = """\
+lab: {name: studio, id: 5d0a1b1c-0000-4a5e-9c57-0f6a3d1c8b42, store: "${oc.env:LAB_STORE}"}
+resources: {backup: '*', file: '*', env: '*', model: '*', dataset: '*', experiment: '*'}
+"""
+CODE = """\
+from pathlib import Path
+def main(outputs: dict = {}, datasets: dict = {}):
+    Path(outputs["words"]).write_text(str(len(Path(datasets["d"], "data.txt").read_text().split())))
+    return {"score": 1.5}
+"""
+NO_NET = ["unshare", "-r", "-n"]
+
+
+class Machine:
+    """A home, a store and a place for labs, as on a machine of its own."""
+
+    def __init__(self, at: Path) -> None:
+        self.at = at
+        (at / "home").mkdir(parents=True)
+        self.env = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "UV_", "RESTIC_", "GIT_"))},
+            "HOME": str(at / "home"), "LAB_STORE": str(at / "store"), "PYTHONPATH": str(REPO),
+            "LAB_PW": "correct horse", "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t", "GIT_COMMITTER_NAME": "t",
+            "GIT_COMMITTER_EMAIL": "t@t",
+        }  # fmt: skip
+
+    def lab(self, *words: str, net: bool = True, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """`lab WORDS…` here, with the network or without."""
+        command = [sys.executable, "-m", "lab", *words]
+        return subprocess.run(
+            command if net else [*NO_NET, *command],
+            cwd=self.at, env={**self.env, **(env or {})}, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def git(self, *words: str) -> None:
+        subprocess.run(["git", *words], cwd=self.at / "lab", env=self.env, check=True, capture_output=True)
+
+
+@pytest.fixture
+def old(tmp_path: Path, site: str) -> Machine:
+    """A machine with an applied lab in git, a finished run and a model that can be fetched again."""
+    dice = random.Random(11)
+    far = dice.randbytes(300_000)
+    (tmp_path / "site/far.bin").write_bytes(far)
+    machine = Machine(tmp_path / "old")
+    (machine.at / "home/mine.bin").write_bytes(dice.randbytes(200_000))
+    files = {
+        "conf/lab.yaml": HEAD,
+        "conf/file/motd.yaml": "path: ~/motd\ncontent: hello\n",
+        "conf/file/rules.yaml": "path: ${lab.store}/RULES\ncontent: be kind\n",
+        "conf/env/greet.yaml": "channels: [recipes/channel/demo]\nconda: [lab-greet]\n",
+        "conf/model/far.yaml": f"url: {site}/far.bin\nsha256: {hashlib.sha256(far).hexdigest()}\nallow_pickle: true\n",
+        "conf/model/mine.yaml": "path: ~/mine.bin\nplace: copy\nallow_pickle: true\n",
+        "conf/dataset/d.yaml": "path: data.txt\n",
+        "conf/experiment/e.yaml": "call: work:main\ndatasets: {d: d}\noutputs: {words: words.txt}\n",
+        "conf/backup/nightly.yaml": f"repo: {tmp_path}/restic\npassword: env:LAB_PW\nlarge: 250kB\n"
+        "include: [conf, state, models, datasets]\npaths: [~/mine.bin]\n",
+        "work.py": CODE,
+        "data.txt": "one two three\n",
+        ".gitignore": "state/\n__pycache__/\n",
+    }
+    for name, text in files.items():
+        path = machine.at / "lab" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    done = machine.lab("-C", "lab", "lock", "env.greet")
+    assert done.returncode == 0, done.stdout + done.stderr
+    machine.git("init", "-q", "-b", "main")
+    machine.git("add", "-A")
+    machine.git("commit", "-qm", "x")
+    done = machine.lab("-C", "lab", "apply", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "No changes" in machine.lab("-C", "lab", "plan").stdout
+    return machine
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> Machine:
+    """An empty machine."""
+    return Machine(tmp_path / "new")
+
+
+@pytest.fixture
+def bundled(old: Machine) -> Path:
+    """The old machine's lab as a folder, without wheels."""
+    done = old.lab("-C", "lab", "bundle", "-o", "b", "--without", "wheels")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "models" in done.stderr, "sizes are shown"
+    return old.at / "b"
+
+
+def verdicts(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    return {r["address"]: r["verdict"] for r in json.loads(done.stdout)["resources"]}
+
+
+def same(old: Machine, new: Machine) -> None:
+    """Nothing is left to do, all digests are equal, the run is there and history goes on."""
+    plan = new.lab("-C", "lab", "plan")
+    assert "No changes" in plan.stdout, plan
+    assert new.lab("-C", "lab", "verify").returncode == 0
+    runs = [json.loads(m.lab("-C", "lab", "runs", "--json").stdout) for m in (old, new)]
+    assert [(r["id"], r["metrics"]) for r in runs[0]] == [(r["id"], r["metrics"]) for r in runs[1]]
+    assert (new.at / "lab/state/outputs/e/words").read_text() == "3"
+    assert (new.at / "home/motd").read_text() == "hello"
+    assert "rebuild" in new.lab("-C", "lab", "history").stdout
+    mine = next((new.at / "store").glob("models/mine/original/*.bin"))
+    assert mine.read_bytes() == (old.at / "home/mine.bin").read_bytes()
+    assert not [
+        p for p in (new.at / "lab/state").rglob("*.json") if str(old.at) in p.read_text() and "cache" not in p.parts
+    ]
+
+
+def test_from_repository_locks_and_backup_alone_every_digest_is_equal(
+    old: Machine, new: Machine, tmp_path: Path
+) -> None:
+    done = old.lab("-C", "lab", "backup", "now")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 large files by source and hash" in done.stdout
+    (tmp_path / "bare").mkdir()
+    old.git("clone", "-q", "--bare", ".", str(tmp_path / "bare/lab.git"))
+    shutil.move(old.at, tmp_path / "gone")
+    done = new.lab("rebuild", "--from", str(tmp_path / "bare/lab.git"), "--yes", "--json")
+    shutil.move(tmp_path / "gone", old.at)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(verdicts(done).values()) == {"identical"}, done.stdout
+    assert len(verdicts(done)) == 8
+    same(old, new)
+    again = new.lab("-C", "lab", "reproduce", "e", "--json")
+    assert again.returncode == 0, again
+
+
+@pytest.mark.root
+def test_from_a_bundle_with_the_network_off_every_digest_is_equal(bundled: Path, old: Machine, new: Machine) -> None:
+    off = subprocess.run([*NO_NET, "true"], capture_output=True)
+    if off.returncode:
+        pytest.skip("no network namespaces here")
+    shutil.move(bundled, new.at / "b")
+    shutil.move(old.at, old.at.with_name("gone"))
+    done = new.lab("rebuild", "--from", "b", "--into", "lab", "--yes", "--json", net=False)
+    shutil.move(old.at.with_name("gone"), old.at)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(verdicts(done).values()) == {"identical"}, done.stdout
+    same(old, new)
+
+
+def test_a_bundle_that_was_altered_or_cut_short_is_named_and_nothing_of_it_used(
+    bundled: Path, old: Machine, new: Machine
+) -> None:
+    done = old.lab("-C", "lab", "bundle", "-o", "b.tar", "--without", "wheels")
+    assert done.returncode == 0, done.stdout + done.stderr
+    whole = (old.at / "b.tar").read_bytes()
+    blob = next(p for p in bundled.glob("store/default/blobs/sha256/*/*") if p.stat().st_size > 200_000)
+    data = bytearray(blob.read_bytes())
+    data[1000] ^= 1
+    kept = blob.read_bytes()
+    for spoilt, word in ((bytes(data), "was altered"), (kept[:-7], "was cut short"), (None, "is not there")):
+        blob.unlink()
+        if spoilt is not None:
+            blob.write_bytes(spoilt)
+        else:
+            (blob.parent / "other").write_bytes(kept)
+        done = new.lab("rebuild", "--from", str(bundled), "--into", "lab", "--yes")
+        assert done.returncode == 1
+        assert blob.name in done.stderr
+        assert word in done.stderr
+        assert [p.name for p in (new.at / "lab").iterdir()] == [".git"], "nothing was made"
+        if spoilt is None:
+            blob.write_bytes(kept)
+    at = whole.index(data[:64] if data[:64] in whole else kept[:64])
+    tampered = bytearray(whole)
+    tampered[at + 100] ^= 1
+    for spoilt, word in ((bytes(tampered), "was altered"), (whole[: len(whole) // 2], "was cut short")):
+        (old.at / "b.tar").write_bytes(spoilt)
+        done = new.lab("rebuild", "--from", str(old.at / "b.tar"), "--into", "lab2", "--yes")
+        assert done.returncode == 1
+        assert word in done.stderr
+    (old.at / "b.tar").write_bytes(whole)
+    manifest = bundled / "bundle.json"
+    manifest.write_text(manifest.read_text().replace('"host"', '"hast"'))
+    done = new.lab("rebuild", "--from", str(bundled), "--into", "lab3", "--yes")
+    assert "bundle.json was altered" in done.stderr
+    done = new.lab("rebuild", "--from", str(old.at / "b.tar"), "--into", "lab2", "--yes", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(verdicts(done).values()) == {"identical"}
+
+
+def test_what_stands_in_the_way_is_told_and_nothing_is_touched(old: Machine, new: Machine, tmp_path: Path) -> None:
+    source = str(old.at / "lab")
+
+    def refused(*words: str, env: dict[str, str] | None = None) -> str:
+        done = new.lab("rebuild", "--from", source, "--into", "lab", "--yes", *words, env=env)
+        assert done.returncode == 1, done
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    assert "there is no snapshot yet" in refused()
+    assert old.lab("-C", "lab", "backup", "now").returncode == 0
+    assert "the password does not open" in refused(env={"LAB_PW": "wrong"})
+    assert "there is no repository" in refused("--repo", str(tmp_path / "nowhere"))
+    assert "no backup `nightli` is declared — did you mean `nightly`?" in refused("--backup", "nightli")
+    assert "is being rebuilt from" in new.lab("rebuild", "--from", str(REPO), "--into", "lab", "--yes").stderr
+    (new.at / "full").mkdir()
+    (new.at / "full/thesis.txt").write_text("mine")
+    done = new.lab("rebuild", "--from", source, "--into", "full", "--yes")
+    assert "is not empty" in done.stderr
+    assert [p.name for p in (new.at / "full").iterdir()] == ["thesis.txt"]
+    assert "there is no repository nowhere" in new.lab("rebuild", "--from", "nowhere", "--yes").stderr
+    old.git("rm", "-q", "conf/lock/env/greet.yaml", "conf/lock/env/greet.conda-lock.yml")
+    old.git("commit", "-qm", "no lock")
+    done = new.lab("rebuild", "--from", source, "--into", "unlocked", "--yes")
+    assert "env.greet has no lock" in done.stderr
+    assert "conf/env/greet.yaml" in done.stderr
+    (old.at / "lab/conf/file/dirty.yaml").write_text("path: ~/x\ncontent: x\n")
+    assert "uncommitted changes" in old.lab("-C", "lab", "bundle", "-o", "b").stderr
+    assert not (old.at / "b").exists()
+
+
+def test_what_cannot_be_the_same_is_attested_with_its_reason(old: Machine, new: Machine, tmp_path: Path) -> None:
+    old.lab("-C", "lab", "backup", "now")
+    (tmp_path / "site/far.bin").unlink()
+    (old.at / "lab/conf/file/rules.yaml").write_text("path: ${lab.store}/RULES\ncontent: be kinder\n")
+    old.git("commit", "-qam", "y")
+    done = new.lab("rebuild", "--from", str(old.at / "lab"), "--into", "lab", "--yes", "--json")
+    assert done.returncode == 1, done
+    found = verdicts(done)
+    assert found.pop("model.far") == "missing"
+    assert found.pop("file.rules") == "differs"
+    assert set(found.values()) == {"identical"}
+    report = json.loads((new.at / "lab/state/rebuild.json").read_text())
+    assert not report["equal"]
+    why = {r["address"]: r.get("why", "") for r in report["resources"]}
+    assert "404" in why["model.far"] or "cannot be" in why["model.far"] or "not there" in why["model.far"]
+
+
+@pytest.mark.slow
+def test_killed_anywhere_the_same_command_goes_on_and_all_is_equal(bundled: Path, old: Machine, new: Machine) -> None:
+    dice = random.Random(3)
+    command = [sys.executable, "-m", "lab", "rebuild", "--from", str(bundled), "--into", "lab", "--yes", "-q"]
+    killed = 0
+    for _ in range(20):
+        process = subprocess.Popen(command, cwd=new.at, env=new.env, start_new_session=True, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        try:
+            process.wait(dice.uniform(0.2, 4.0))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            killed += 1
+        process.wait()
+        if process.returncode == 0:
+            shutil.rmtree(new.at / "lab")
+            shutil.rmtree(new.at / "store")
+            (new.at / "home/motd").unlink()
+    assert killed >= 5
+    done = new.lab("rebuild", "--from", str(bundled), "--into", "lab", "--yes", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(verdicts(done).values()) == {"identical"}, done.stdout
+    same(old, new)
+    assert not list(new.at.rglob("*.lab-tmp"))
+
+
+@pytest.mark.slow
+@pytest.mark.root
+def test_on_a_bare_python_without_a_network_the_bundle_brings_lab_itself(old: Machine, new: Machine) -> None:
+    """Only Python, git and the bundle: Lab and what it needs is installed from the bundle's own wheels."""
+    if subprocess.run([*NO_NET, "true"], capture_output=True).returncode:
+        pytest.skip("no network namespaces here")
+    (old.at / "lab/conf/env/words.yaml").write_text("python: host\npip: [tabulate==0.9.0]\n")
+    assert old.lab("-C", "lab", "lock", "env.words").returncode == 0
+    old.git("add", "-A")
+    old.git("commit", "-qm", "a pip env")
+    assert old.lab("-C", "lab", "apply", "--yes").returncode == 0
+    done = old.lab("-C", "lab", "bundle", "-o", str(new.at / "b"), "--extras", "envs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list((new.at / "b/archives").glob("*/*/tabulate-*.whl"))
+    bare = {k: v for k, v in new.env.items() if k != "PYTHONPATH"}
+    for command in (
+        [sys.executable, "-m", "venv", "v"],
+        [*NO_NET, "v/bin/pip", "install", "-q", "--no-index", "--find-links", "b/wheels", "llm-lab[envs]"],
+        [*NO_NET, "v/bin/lab", "rebuild", "--from", "b", "--into", "lab", "--yes", "--json"],
+    ):
+        ran = subprocess.run(command, cwd=new.at, env=bare, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert ran.returncode == 0, ran
+    assert set(verdicts(ran).values()) == {"identical"}, ran.stdout
+    same(old, new)
