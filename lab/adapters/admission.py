@@ -1,7 +1,8 @@
 """Admission: what needs much memory starts when it fits in what is free now, and is stopped if it outgrows that.
 
-`state/admission.json` holds every promise and every waiter, keyed by pid and start time, under a kernel lock: a dead
-holder's promise lapses by itself, and two processes never get the same bytes.
+`state/admission-HOST.json` holds every promise and every waiter, keyed by pid and start time, under a kernel lock: a
+dead holder's promise lapses by itself, and two processes never get the same bytes. The supervisor of a run asks here
+before it begins (`lab.runs.supervise`), whoever wants the run: `lab run`, `lab apply`, a sweep.
 
     with admit(lab.state, need=8 << 30, total=20 << 30, name="experiment.ppl", wait=True) as promise:
         child = Popen(...)
@@ -13,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import socket
 import threading
 import time
 import uuid
@@ -30,6 +32,8 @@ POLL = 0.1
 """Seconds between a waiter's looks."""
 SLACK, GROWTH = 64 << 20, 1.05
 """A job may exceed its promise by 5 % and 64 MiB before it is stopped."""
+LEFT = 0.03
+"""Share of the memory below which a run that outgrew what was merely expected of it is stopped."""
 GRACE = 5.0
 """Seconds between asking a job to stop and killing it."""
 
@@ -90,7 +94,7 @@ def admit(
     who = pid or os.getpid()
     try:
         while True:
-            reason = _try(state, mine, who, name, need, total, free, queue=wait)
+            reason, behind = _try(state, mine, who, name, need, total, free, queue=wait)
             if not reason:
                 break
             if not wait:
@@ -100,15 +104,20 @@ def admit(
             told = reason
             if check:
                 check()
-            time.sleep(POLL)
+            time.sleep(min(POLL * (1 + behind), 1.0))
         yield Promise(mine, name, need, who, time.monotonic() - begun)
     finally:
         _release(state, mine)
 
 
+def place(state: Path) -> Path:
+    """The ledger of this host; a state folder that several hosts share has one for each."""
+    return state / f"admission-{socket.gethostname()}.json"
+
+
 def status(state: Path) -> list[Entry]:
     """Every promise and waiter, in the order they came. Reads."""
-    if not (state / "admission.json").exists():
+    if not place(state).exists():
         return []
     with _ledger(state) as entries:
         found = [dict(e) for e in entries]
@@ -219,8 +228,8 @@ def _quietly(act: Callable[[], object]) -> None:
 
 def _try(
     state: Path, mine: str, pid: int, name: str, need: int, total: int, free: Callable[[], int], *, queue: bool
-) -> str:
-    """Takes the promise where it fits; otherwise stands in the queue (with `queue`) and says why."""
+) -> tuple[str, int]:
+    """Takes the promise where it fits; otherwise stands in the queue (with `queue`) and says why, and how far back."""
     with _ledger(state) as entries:
         me = next((e for e in entries if e["id"] == mine), None)
         held = [e for e in entries if e["held"]]
@@ -234,7 +243,7 @@ def _try(
                 me = _entry(mine, pid, name, need, held=False, came=time.time())
                 entries.append(me)
             me["reason"] = reason
-        return reason
+        return reason, len(before)
 
 
 def _reason(
@@ -275,11 +284,14 @@ def _born(pid: int) -> float | None:
 @contextmanager
 def _ledger(state: Path) -> Iterator[list[dict[str, Any]]]:
     """The entries of living processes, under the kernel's lock; what the block leaves is written by rename."""
-    path = state / "admission.json"
-    with open(state / "admission.lock", "a+b") as lock:
+    path = place(state)
+    with open(path.with_suffix(".lock"), "a+b") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        entries = [e for e in _read(path) if (born := _born(e["pid"])) is not None and _same(born, e["born"])]
+        kept = _read(path)
+        entries = [dict(e) for e in kept if (born := _born(e["pid"])) is not None and _same(born, e["born"])]
         yield entries
+        if entries == kept:
+            return
         temporary = path.with_suffix(".new")
         temporary.write_text(json.dumps(entries), encoding="utf-8")
         os.replace(temporary, path)

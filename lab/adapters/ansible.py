@@ -129,14 +129,14 @@ class _Listener:
     def __call__(self, event: Mapping[str, Any]) -> bool:
         # The runner swallows an OSError of a handler and lets any other escape with its child alive.
         try:
-            self._hear(event)
+            self._hear(_mapping(event))
         except BaseException as e:
             self.error = e
         return True
 
     def _hear(self, event: Mapping[str, Any]) -> None:
-        data = event.get("event_data") or {}
-        result = data.get("res") or {}
+        data = _mapping(event.get("event_data"))
+        result = _mapping(data.get("res"))
         if event.get("event") in ("runner_on_ok", "runner_on_failed", "runner_on_unreachable"):
             told = result.get("results")
             for item in told if isinstance(told, list) else ():
@@ -144,13 +144,14 @@ class _Listener:
                     self.results[str(item["id"])] = item
                     self._say(item)
             if event["event"] != "runner_on_ok" and not (isinstance(told, list) and told):
-                errors = result.get("argument_errors") or [result.get("msg") or result.get("module_stderr") or ""]
+                told = result.get("argument_errors")
+                errors = told if isinstance(told, list) else [result.get("msg") or result.get("module_stderr") or ""]
                 self.roles[str(data.get("role") or "")] = "; ".join(str(e).strip() for e in errors)[:500]
 
     def _say(self, item: Mapping[str, Any]) -> None:
         for stage in self.stages:
             if stage.address == item["id"]:
-                for line in item.get("done", ()):
+                for line in _list(item.get("done")):
                     stage.say(str(line))
 
 
@@ -208,6 +209,14 @@ def _run(
     return stopped, str(runner.status) if runner.status == "successful" else _said(runner.stdout)
 
 
+def _mapping(told: Any) -> Mapping[str, Any]:
+    return told if isinstance(told, Mapping) else {}
+
+
+def _list(told: Any) -> Sequence[Any]:
+    return told if isinstance(told, list) else ()
+
+
 def _said(stdout: Any) -> str:
     """What Ansible says last when no task could tell: a playbook it cannot read, a host it cannot reach."""
     lines = [x.strip() for x in stdout if x.strip()]
@@ -240,4 +249,4 @@ def _answer(play: Play, stage: Stage, listen: _Listener, why: str, status: str) 
         return problem(
             f"{stage.address} could not be made", why=str(item.get("why", "")), do=str(item.get("do") or "apply again")
         )
-    return {**(item.get("facts") or {}), "changed": bool(item.get("changed"))}
+    return {**_mapping(item.get("facts")), "changed": bool(item.get("changed"))}

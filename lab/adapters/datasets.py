@@ -16,6 +16,7 @@ from typing import Any
 
 from lab.adapters import http, reshape, rows, store, versions
 from lab.adapters.acl import allow
+from lab.adapters.answers import Entry, told
 from lab.adapters.download import Item, Net, download
 from lab.adapters.experiments import recipes
 from lab.adapters.profile import broken, key_of, profile
@@ -172,16 +173,17 @@ def _hub(source: Facts, stage: Stage, vault: Path) -> dict[str, Path]:
     listed, _ = http.json_(url, offline=stage.offline)
     globs = tuple(source.get("include") or ())
     out = {}
-    for entry in listed:
-        name = str(entry.get("path", ""))
-        if entry.get("type") == "file" and (not globs or any(fnmatch.fnmatchcase(name, g) for g in globs)):
-            sha256 = str((entry.get("lfs") or {}).get("oid", ""))
+    entries: list[Entry] = told(list[Entry], listed, url)
+    for entry in entries:
+        name = entry.path
+        if entry.type == "file" and (not globs or any(fnmatch.fnmatchcase(name, g) for g in globs)):
+            sha256 = entry.lfs.oid if entry.lfs else ""
             item = Item(
                 name,
                 f"{base}/datasets/{repo}/resolve/{revision}/{name}",
                 sha256=sha256,
-                oid="" if sha256 else str(entry.get("oid", "")),
-                size=entry.get("size"),
+                oid="" if sha256 else entry.oid or "",
+                size=entry.size,
             )
             out[name] = _download(stage, vault, item)
     return out

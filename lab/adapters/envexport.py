@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lab.adapters.uv import asked
+from lab.core.problem import problem
+
 Lock = Mapping[str, Any]
 
 
@@ -18,7 +21,7 @@ def explicit(lock: Lock, platform: str) -> str:
     lines = [f"# platform: {platform}", "@EXPLICIT"]
     lines += [f"{p['url']}#{p['hash']['md5']}" for p in packages(lock, platform, "conda")]
     for p in packages(lock, platform, "pip"):
-        lines.append(f"# pip {p['name']} @ {p['url']} --hash=sha256:{p['hash']['sha256']}")
+        lines.append(f"# pip {asked(p)} --hash=sha256:{p['hash']['sha256']}")
     return "\n".join(lines) + "\n"
 
 
@@ -37,15 +40,18 @@ def environment(lock: Lock, platform: str, name: str = "") -> str:
 
 def requirements(lock: Lock, platform: str) -> str:
     """`requirements.txt` of the Python packages with hashes, for `pip install --require-hashes --no-deps -r`. Pure."""
-    return "".join(
-        f"{p['name']} @ {p['url']} --hash=sha256:{p['hash']['sha256']}\n" for p in packages(lock, platform, "pip")
-    )
+    return "".join(f"{asked(p)} --hash=sha256:{p['hash']['sha256']}\n" for p in packages(lock, platform, "pip"))
 
 
 def pylock(lock: Lock, platform: str) -> str:
     """`pylock.toml` (PEP 751) of the Python packages of one platform. Pure."""
     lines = ['lock-version = "1.0"', 'created-by = "lab"']
     for p in packages(lock, platform, "pip"):
+        if not p["url"]:
+            raise problem(
+                "a pylock.toml says where each archive lies, and this lock holds pins only",
+                do="export requirements, or set `lock: full` and lock again",
+            )
         archive = p["url"].rpartition("/")[2].partition("#")[0]
         lines += ["", "[[packages]]", f'name = "{p["name"]}"', f'version = "{p["version"]}"']
         body = f'{{ url = "{p["url"]}", hashes = {{ sha256 = "{p["hash"]["sha256"]}" }} }}'

@@ -84,35 +84,41 @@ def lock(step: LockEnv, stage: Stage) -> Facts:
     virtual = _virtual(spec, platforms, step.osx)
     old = summary(step.name, stage)
     tried = old or _of_template(str(spec.get("template", "")))
-    writer = conda.Child("write")
+    writer = None if step.pins else conda.Child("write")
+    target = locks(stage) / f"{step.name}.conda-lock.yml"
     try:
         try:
             packages = _solve(step, spec, here, virtual, tried, stage)
         except Problems as e:
             raise placed(e, step.name, stage) from e
         stage.check()
+        _held(packages, tried)
         for part in packages.values():
             for p in part["conda"]:
                 for written, read in here.items():
                     if p["url"].startswith(f"{read}/"):
                         p["url"] = written + p["url"][len(read) :]
-        target = locks(stage) / f"{step.name}.conda-lock.yml"
-        writer.ask(
-            {
-                "do": "write",
-                "name": step.name,
-                "target": str(target),
-                "spec": spec,
-                "virtual": virtual,
-                "packages": packages,
-                "environ": environ(stage),
-                "note": inputs_digest(step.spec),
-            },
-            stage.check,
-        )
+        if writer is not None:
+            writer.ask(
+                {
+                    "do": "write",
+                    "name": step.name,
+                    "target": str(target),
+                    "spec": spec,
+                    "virtual": virtual,
+                    "packages": packages,
+                    "environ": environ(stage),
+                    "note": inputs_digest(step.spec),
+                },
+                stage.check,
+            )
     finally:
-        writer.close()
+        if writer is not None:
+            writer.close()
     made = _summarize(step, spec, virtual, packages, target)
+    if step.pins:
+        for kind in ("conda-lock", "environment", "virtual-packages"):
+            (locks(stage) / f"{step.name}.{kind}.yml").unlink(missing_ok=True)
     put(locks(stage) / f"{step.name}.yaml", _yaml(made).encode())
     for line in moved(old, made):
         stage.say(line)
@@ -210,23 +216,64 @@ def _summarize(
     for p, part in packages.items():
         everything = [*part["conda"], *part["pip"]]
         sizes = [x.get("size") for x in everything]
-        pins = sorted([x["name"], x["version"], x["url"], x["sha256"] or x.get("md5")] for x in everything)
+        at = "" if step.pins else "url"
+        pins = sorted([x["name"], x["version"], x.get(at, ""), x["sha256"] or x.get("md5")] for x in everything)
         platforms[p] = {
             "digest": digest([*pins, ["python", spec.get("python", "")], ["virtual", *sorted(virtual[p].items())]]),
             "conda": len(part["conda"]),
             "pip": len(part["pip"]),
             "packages": {x["name"]: x["version"] for x in sorted(everything, key=lambda x: x["name"])},
         }  # fmt: skip
+        if step.pins:
+            platforms[p]["pins"] = {x["name"]: f"sha256:{x['sha256']} {_archive(x)}" for x in part["pip"]}
         if all(sizes):
             platforms[p]["download"] = sum(sizes)
+    file = {} if step.pins else {"lockfile": target.name, "sha256": hashlib.sha256(target.read_bytes()).hexdigest()}
     return {
-        "lockfile": target.name,
-        "sha256": hashlib.sha256(target.read_bytes()).hexdigest(),
+        **file,
         "inputs": inputs_digest(step.spec),
         "python": spec.get("python", ""),
         "virtual_packages": virtual,
         "platforms": platforms,
     }
+
+
+def _archive(package: dict[str, Any]) -> str:
+    """The file name of a package's archive. Pure."""
+    return str(package["url"].rpartition("/")[2].partition("#")[0])
+
+
+def _held(packages: dict[str, Any], pinned: dict[str, Any]) -> None:
+    """No archive is another than the one of that name that was pinned; a problem otherwise. Pure."""
+    for platform, part in packages.items():
+        pins = pinned.get("platforms", {}).get(platform, {}).get("pins", {})
+        for p in part["pip"]:
+            known, _, archive = pins.get(p["name"], "").partition(" ")
+            if archive == _archive(p) and known != f"sha256:{p['sha256']}":
+                raise problem(
+                    f"{archive} is not the file that was pinned",
+                    why=f"{known} was pinned, the index has sha256:{p['sha256']}",
+                    do="find out why it was replaced; to accept it, remove its pin and lock again",
+                )
+
+
+def parsed(name: str, folder: Path) -> dict[str, Any]:
+    """An env's committed lock in `folder`, in conda-lock's shape; what is pinned has no `url`. Empty if none. Reads."""
+    import yaml
+
+    path = folder / f"{name}.conda-lock.yml"
+    if path.exists():
+        found: dict[str, Any] = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return found
+    platforms = _read(folder / f"{name}.yaml").get("platforms", {})
+    if not any("pins" in part for part in platforms.values()):
+        return {}
+    packages = [
+        {"name": n, "version": part["packages"][n], "manager": "pip", "platform": p, "dependencies": {}, "url": "",
+         "hash": {"sha256": pin.partition(" ")[0].removeprefix("sha256:")}}
+        for p, part in platforms.items() for n, pin in part["pins"].items()
+    ]  # fmt: skip
+    return {"version": 1, "metadata": {"channels": [], "platforms": list(platforms)}, "package": packages}
 
 
 def _of_template(name: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from lab.adapters import archives, conda, container, prefix, uv
 from lab.adapters.closed import run
-from lab.adapters.envlock import cache, ensure_channels, expanded, locks, summary, uv_cache
+from lab.adapters.envlock import cache, ensure_channels, expanded, locks, parsed, summary, uv_cache
 from lab.core.facts import Facts
 from lab.core.problem import problem
 from lab.core.step import Stage
@@ -50,7 +50,7 @@ def install(step: InstallEnv, stage: Stage) -> Facts:
         raise problem(f"the lock of env.{step.name} changed after the plan", do="plan again")
     link = Path(step.link)
     if step.container:
-        container.write(Path(step.container), step.name, _parsed(step, stage), lock, step.platform)
+        container.write(Path(step.container), step.name, parsed(step.name, locks(stage)), lock, step.platform)
     with _alone(link):
         _sweep(link)
         here = Path(os.path.realpath(link))
@@ -146,7 +146,7 @@ def _conda(step: InstallEnv, stage: Stage, target: Path, lock: dict[str, Any], r
 
 
 def _wheels(step: InstallEnv, stage: Stage) -> list[dict[str, Any]]:
-    found = _parsed(step, stage)
+    found = parsed(step.name, locks(stage))
     return [
         {
             "name": p["name"],
@@ -157,14 +157,6 @@ def _wheels(step: InstallEnv, stage: Stage) -> list[dict[str, Any]]:
         for p in found["package"]
         if p["manager"] == "pip" and p["platform"] == step.platform
     ]
-
-
-def _parsed(step: InstallEnv, stage: Stage) -> dict[str, Any]:
-    import yaml
-
-    path = locks(stage) / f"{step.name}.conda-lock.yml"
-    found: dict[str, Any] = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return found
 
 
 def _repair(step: InstallEnv, stage: Stage, here: Path, lock: dict[str, Any], damaged: dict[str, str]) -> bool:

@@ -26,6 +26,8 @@ from lab.runs.run import Handle, RunSpec, again, launch
 
 _PLACE = re.compile(r"\{([A-Za-z_][\w.-]*)\}")
 _HOME = Path(__file__).resolve().parents[2]
+SMALL = 256 << 20
+"""A run that declares no memory and is not expected to take so much waits for nobody."""
 
 
 def begin(step: Execute, stage: Stage, *, adopt: bool = True) -> Handle:
@@ -39,6 +41,7 @@ def begin(step: Execute, stage: Stage, *, adopt: bool = True) -> Handle:
     spec, inputs = build(step, stage, folder)
     if adopt:
         spec = replace(spec, after=(*spec.after, "lab.adapters.experiments:adopted"))
+    spec = replace(spec, expects=spec.memory or expected(stage.state, step))
     for kind in ("models", "datasets"):
         for name, one in spec_given(step, kind).items():
             if one.get("levels"):
@@ -144,6 +147,22 @@ def build(
         },
     )
     return spec, inputs
+
+
+def expected(state: Path, step: Execute) -> int | None:
+    """Bytes that a run which declares none is let in for: what its last took, else what its models weigh. Reads."""
+    last = RunFolder(state / "runs" / str(pointer(state, step.name).get("run") or "none")).result.get("max_rss")
+    if not last:
+        models = spec_given(step, "models").values()
+        paths = [max(m["levels"].values(), key=_weight) if m.get("levels") else m["path"] for m in models]
+        last = sum(_weight(str(p)) for p in paths)
+    return int(last) if last >= SMALL else None
+
+
+def _weight(path: str) -> int:
+    found = Path(path)
+    files = found.rglob("*") if found.is_dir() else [found]
+    return sum(f.stat().st_size for f in files if f.is_file())
 
 
 def spec_given(step: Execute, kind: str) -> Mapping[str, Mapping[str, Any]]:

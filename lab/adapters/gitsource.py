@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.adapters import http, hub
+from lab.adapters.answers import Download, told
 from lab.adapters.download import Item
 from lab.core.problem import problem
 from lab.core.step import Stage
@@ -79,12 +80,12 @@ def _lfs(url: str, kept: Mapping[str, tuple[str, int]], token: str, offline: boo
             objects = {o["oid"]: o for o in json.loads(response.read(64 << 20))["objects"]}
         out = []
         for name, (oid, size) in kept.items():
-            action = objects[oid]["actions"]["download"]
-            out.append(Item(name, url=action["href"], sha256=oid, size=size, headers=action.get("header") or {}))
+            action: Download = told(Download, objects[oid]["actions"]["download"], at)
+            out.append(Item(name, url=action.href, sha256=oid, size=size, headers=action.header or {}))
         return out
     except http.Transient as e:
         raise http.unreachable(at, str(e)) from e
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise problem(f"{http.shown(at)} does not offer the files kept with LFS", do="check the repository") from e
 
 

@@ -149,7 +149,7 @@ def _shape(config: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _json(path: Path) -> Mapping[str, Any]:

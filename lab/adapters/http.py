@@ -161,5 +161,5 @@ def json_(url: str, headers: Mapping[str, str] | None = None, *, offline: bool) 
     data, found = answer(url, headers, offline=offline)
     try:
         return json.loads(data), found
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise problem(f"{shown(url)} does not answer with JSON", do="check the endpoint's address") from e

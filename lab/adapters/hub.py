@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.adapters import caches, http, modelscope, sources
+from lab.adapters.answers import Entry, Lfs, told
 from lab.adapters.download import Item
 from lab.core.problem import problem
 from lab.core.step import Stage
@@ -108,21 +109,25 @@ def _listing(
     url = f"{at}/tree/{commit}?recursive=true"
     while url:
         page, headers = http.json_(url, sent, offline=offline)
-        for entry in page:
-            if entry.get("type") != "file":
+        listed: list[Entry] = told(list[Entry], page, url)
+        for entry in listed:
+            if entry.type != "file":
                 continue
-            lfs = entry.get("lfs") or {}
+            lfs = entry.lfs or Lfs()
+            size = entry.size if lfs.size is None else lfs.size
             entries.append(
-                {"path": entry["path"], "size": lfs.get("size", entry.get("size")), "oid": entry.get("oid")}
-                | ({"sha256": lfs["oid"].removeprefix("sha256:")} if lfs.get("oid") else {})
+                {"path": entry.path, "size": size, "oid": entry.oid}
+                | ({"sha256": lfs.oid.removeprefix("sha256:")} if lfs.oid else {})
             )
         more = re.search(r'<([^>]+)>;\s*rel="next"', headers.get("link", ""))
         url = urllib.parse.urljoin(url, more[1]) if more else ""
     learned: dict[str, Any] = {"commit": commit}
-    card = about.get("cardData") or {}
-    for name, value in (("license", card.get("license")), ("gated", about.get("gated"))):
+    card = about.get("cardData")
+    license_ = card.get("license") if isinstance(card, dict) else None
+    for name, value in (("license", license_), ("gated", about.get("gated"))):
         if value:
-            learned[name] = value if isinstance(value, str) else ", ".join(value) if isinstance(value, list) else True
+            many = ", ".join(map(str, value)) if isinstance(value, list) else True
+            learned[name] = value if isinstance(value, str) else many
     return entries, learned
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lab.adapters import http
+from lab.adapters.answers import ScopeFile, told
 from lab.core.problem import problem
 
 HOME = "https://www.modelscope.cn"
@@ -31,18 +32,20 @@ def listing(
     revision = "master" if revision == "main" else revision
     query = urllib.parse.urlencode({"Revision": revision, "Recursive": "true"})
     answer, _ = http.json_(f"{_api(base, repository)}/files?{query}", sent, offline=offline)
-    files = ((answer if isinstance(answer, dict) else {}).get("Data") or {}).get("Files")
+    data = answer.get("Data") if isinstance(answer, dict) else None
+    files = data.get("Files") if isinstance(data, dict) else None
     if not isinstance(files, list):
         raise problem(f"{base} does not list {repository}", why=str(answer)[:120], do="check the name and the revision")
+    listed: list[ScopeFile] = told(list[ScopeFile], files, base)
     entries = [
         {
-            "path": f["Path"],
-            "size": f["Size"],
-            "sha256": f.get("Sha256") or "",
-            "url": file_url(base, repository, f.get("Revision") or revision, f["Path"]),
+            "path": f.Path,
+            "size": f.Size,
+            "sha256": f.Sha256 or "",
+            "url": file_url(base, repository, f.Revision or revision, f.Path),
         }
-        for f in files
-        if f.get("Type") != "tree"
+        for f in listed
+        if f.Type != "tree"
     ]
     return entries, {"commit": revision}
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.adapters import caches, http, sources
+from lab.adapters.answers import Manifest
 from lab.adapters.download import Item
 from lab.core.problem import problem
 from lab.core.step import Stage
@@ -56,23 +57,23 @@ def items(step: Fetch | Resolve, stage: Stage) -> tuple[list[Item], Mapping[str,
         data = http.body(f"{base}/manifests/{tag}", {**ACCEPT, **sent}, offline=stage.offline)
     try:
         found = [_item(n, d, s, base, sent) for n, d, s in layers(json.loads(data))]
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+    except (ValueError, RecursionError) as e:
         raise problem(f"{base} does not answer with a manifest", do="check the endpoint") from e
     return found, {"manifest": hashlib.sha256(data).hexdigest()}
 
 
 def layers(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
-    """File name, sha256 and bytes of each layer. Pure."""
+    """File name, sha256 and bytes of each layer; ValueError where it is no manifest. Pure."""
     seen: dict[str, int] = {}
-    for layer in manifest["layers"]:
-        kind = str(layer["mediaType"]).rpartition(".")[2]
+    for layer in Manifest.model_validate(manifest).layers:
+        kind = layer.mediaType.rpartition(".")[2]
         name = NAMES.get(kind, kind)
         n = seen[name] = seen.get(name, 0) + 1
         stem, dot, end = name.partition(".")
-        digest = str(layer["digest"]).removeprefix("sha256:")
+        digest = layer.digest.removeprefix("sha256:")
         if not re.fullmatch("[0-9a-f]{64}", digest):
             raise ValueError(digest)
-        yield name if n == 1 else f"{stem}-{n}{dot}{end}", digest, int(layer["size"])
+        yield name if n == 1 else f"{stem}-{n}{dot}{end}", digest, layer.size
 
 
 def _item(name: str, sha256: str, size: int | None, base: str, sent: Mapping[str, str]) -> Item:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from lab.adapters import experiments, mlflow_local, spool
 from lab.adapters.executors import executor
 from lab.adapters.optuna_storage import open_storage, problem_types, shown
 from lab.adapters.optuna_study import OptunaStudy
-from lab.adapters.sweep_memory import Memory
 from lab.core.facts import Facts
 from lab.core.problem import Problems, problem
 from lab.core.space import nested
@@ -64,16 +63,16 @@ def _search(step: Search, stage: Stage, folder: Path) -> Facts:
     space = tuner.study.space
     exhaustive = space.size() if str(step.sampler.get("name", "tpe")) in EXHAUSTIVE else None
     secrets = {name: stage.secret(str(reference)) for name, reference in step.secrets.items()}
-    runner = executor(step, stage, _specs(step, stage), secrets)
-    memory = Memory(step, stage)
+    one = Execute(name=step.experiment, digest="", spec=step.spec, inputs={}, secrets={}, source={})
+    expects = step.memory or experiments.expected(stage.state, one)
+    runner = executor(step, stage, _specs(step, stage, expects), secrets)
     code = _code(step.watched)
     loop = Sweep(
         step,
         tuner,
         runner,
         exhaustive=exhaustive,
-        admit=memory.admit,
-        release=memory.release,
+        queued=bool(expects) and one.spec.get("isolation") != "inline",
         unchanged=lambda: _changed(code, _code(step.watched)),
         reusable=(lambda values: sweep_folder.kept(stage.state, point(step, values))) if step.reuse else None,
         check=stage.check,
@@ -87,7 +86,6 @@ def _search(step: Search, stage: Stage, folder: Path) -> Facts:
         loop.run()
     finally:
         runner.close()
-        memory.close()
         whole = loop.over and loop.problem is None and not loop.live
         found = summary(step, loop.ended.values(), loop.over, began, "finished" if whole else "stopped")
         sweep_folder.summarize(stage.state, step.name, found)
@@ -110,7 +108,9 @@ def point(step: Search, values: Mapping[str, Any]) -> str:
     return sweep_folder.point(step.inputs.get("base") or {}, values, int(step.spec.get("seed", 42)))
 
 
-def _specs(step: Search, stage: Stage) -> Callable[[int, Mapping[str, Any]], tuple[RunSpec, Mapping[str, Any]]]:
+def _specs(
+    step: Search, stage: Stage, expects: int | None
+) -> Callable[[int, Mapping[str, Any]], tuple[RunSpec, Mapping[str, Any]]]:
     known: dict[str, Any] = {}
 
     def spec(number: int, params: Mapping[str, Any]) -> tuple[RunSpec, Mapping[str, Any]]:
@@ -128,7 +128,7 @@ def _specs(step: Search, stage: Stage) -> Callable[[int, Mapping[str, Any]], tup
         folder = stage.state / "runs" / f"{step.study}-{number:05d}"
         made, inputs = experiments.build(trial, stage, folder, known or None)
         known.update({k: v for k, v in inputs.items() if k in _LASTING})
-        return made, inputs
+        return replace(made, expects=expects), inputs
 
     return spec
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lab.adapters import http, hub, sources
+from lab.adapters.answers import Asset, Release, told
 from lab.adapters.download import Item
 from lab.core.problem import problem
 from lab.core.step import Stage
@@ -39,7 +40,8 @@ def items(step: Fetch | Resolve, stage: Stage) -> tuple[list[Item], Mapping[str,
         ], {}
     at = f"{base}/repos/{source['release']}/releases/{which}"
     about, _ = http.json_(at, {"Accept": "application/vnd.github+json", **sent}, offline=stage.offline)
-    assets = {str(a["name"]): a for a in about.get("assets", ())}
+    release: Release = told(Release, about, at)
+    assets = {a.name: a for a in release.assets}
     if not assets:
         raise problem(f"release {tag} of {source['release']} has no assets", do="name another `tag`")
     sums = _sums(assets, sent, base, stage.offline)
@@ -47,25 +49,25 @@ def items(step: Fetch | Resolve, stage: Stage) -> tuple[list[Item], Mapping[str,
     found = []
     for name in sorted(names):
         asset = assets[name]
-        digest = str(asset.get("digest") or "").removeprefix("sha256:") or sums.get(name, "")
-        url = str(asset["browser_download_url"])
+        digest = (asset.digest or "").removeprefix("sha256:") or sums.get(name, "")
+        url = asset.browser_download_url
         headers = _own(url, base, sent)
-        if sent and not headers and asset.get("url"):
+        if sent and not headers and asset.url:
             # A private release is fetched through the API: the token goes to the API's host only.
-            url, headers = str(asset["url"]), {**sent, "Accept": "application/octet-stream"}
-        found.append(Item(name, url=url, sha256=digest, size=asset.get("size"), headers=headers))
-    return found, {"tag": str(about.get("tag_name") or tag)}
+            url, headers = asset.url, {**sent, "Accept": "application/octet-stream"}
+        found.append(Item(name, url=url, sha256=digest, size=asset.size, headers=headers))
+    return found, {"tag": release.tag_name or tag}
 
 
 def _own(url: str, base: str, sent: Mapping[str, str]) -> Mapping[str, str]:
     return sent if urllib.parse.urlsplit(url)[:2] == urllib.parse.urlsplit(base)[:2] else {}
 
 
-def _sums(assets: Mapping[str, Any], sent: Mapping[str, str], base: str, offline: bool) -> dict[str, str]:
+def _sums(assets: Mapping[str, Asset], sent: Mapping[str, str], base: str, offline: bool) -> dict[str, str]:
     """Hashes by name from a checksum file among the assets, where there is one."""
     name = next((n for n in assets if SUMS.fullmatch(n)), None)
     if name is None:
         return {}
-    url = str(assets[name]["browser_download_url"])
+    url = assets[name].browser_download_url
     text = http.body(url, _own(url, base, sent), offline=offline, limit=1 << 20).decode("utf-8", "replace")
     return {m[2].strip(): m[1] for m in re.finditer(r"(?m)^([0-9a-f]{64})[ \t]+\*?(.+)$", text)}

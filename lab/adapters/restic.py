@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
 from lab.core.facts import Facts
 from lab.core.problem import Problems, problem
 from lab.core.step import Stage
@@ -26,6 +28,17 @@ def open_repository(step: OpenRepository, stage: Stage) -> Facts:
     """The repository is there and opens; it is made where there is none."""
     repository = Repository(step.repo, lambda: stage.secret(step.password), stage.check)
     return {"made": repository.init()}
+
+
+class _Snapshot(BaseModel):
+    """What restic says of a snapshot, as far as anything here goes by it."""
+
+    model_config = ConfigDict(extra="allow")
+    time: str
+    id: str
+    short_id: str
+    tags: list[str] | None = None
+    paths: list[str] = []
 
 
 @dataclass
@@ -84,8 +97,10 @@ class Repository:
         summary: dict[str, Any] = {}
 
         def hear(line: str) -> None:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, TypeError, OverflowError, RecursionError):
                 told = json.loads(line)
+                if not isinstance(told, dict):
+                    return
                 if told.get("message_type") == "status":
                     progress(float(told.get("bytes_done", 0)), float(told.get("total_bytes", 0)))
                 elif told.get("message_type") == "summary":
@@ -101,10 +116,15 @@ class Repository:
 
     def snapshots(self, *tags: str) -> list[dict[str, Any]]:
         """Every snapshot with all these tags, oldest first."""
-        found = json.loads(
-            self.run("snapshots", "--json", "--no-lock", *(["--tag", ",".join(tags)] if tags else []))[1] or "[]"
-        )
-        return sorted(found or [], key=lambda s: s["time"])
+        words = ["--tag", ",".join(tags)] if tags else []
+        said = self.run("snapshots", "--json", "--no-lock", *words)[1]
+        try:
+            found = TypeAdapter(list[_Snapshot] | None).validate_json(said or "[]") or []
+        except ValidationError:
+            raise problem(
+                f"restic does not list the snapshots of {self.repo}", why=_last(said)[:200], do="run `lab backup check`"
+            ) from None
+        return sorted((s.model_dump() for s in found), key=lambda s: str(s["time"]))
 
     def forget(self, keep: dict[str, int], tag: str) -> None:
         """Snapshots beyond `keep` are gone, and what only they held."""
@@ -167,7 +187,7 @@ class Repository:
         err: list[str] = []
         with self._password() as read:
             process = subprocess.Popen(
-                self._command(*words, password=read), env=_environment(), pass_fds=(read,), text=True,
+                self._command(*words, password=read), env=_environment(), pass_fds=(read,), text=True, errors="replace",
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip
 

@@ -58,7 +58,7 @@ def _ollama(folder: Path) -> Iterator[tuple[int, Found]]:
     for name, manifest in ollama.models(folder):
         try:
             layers = list(ollama.layers(json.loads(manifest.read_bytes())))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, RecursionError):
             continue
         if not all((folder / "blobs" / f"sha256-{digest}").is_file() for _, digest, _ in layers):
             continue

@@ -55,3 +55,12 @@ def banner(host: str, port: int, timeout: float = 5) -> str:
     with socket.create_connection((host, port), timeout) as s:
         s.settimeout(timeout)
         return s.recv(200).decode("ascii", "replace").strip()
+
+
+def known(host: str) -> bool:
+    """Whether this account knows a host key for `name` or `[name]:port`. Reads."""
+    try:
+        done = subprocess.run(["ssh-keygen", "-F", host], capture_output=True, stdin=subprocess.DEVNULL)
+    except FileNotFoundError:
+        return False
+    return done.returncode == 0

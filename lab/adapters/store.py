@@ -239,7 +239,7 @@ def views(store: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
 
 
 def _inside(name: str) -> str:
-    if name.startswith("/") or ".." in name.split("/") or not name or "\0" in name or name == layout.PROVENANCE:
+    if name.startswith("/") or ".." in name.split("/") or not name.isprintable() or name in ("", layout.PROVENANCE):
         raise problem(f"{name!r} is no name for a model's file", why="it leads out of the folder", do="name it plainly")
     return name
 

@@ -54,7 +54,7 @@ def _there(step: Execute, stage: Stage) -> Handle | None:
 def wait(handle: Handle, stage: Stage) -> dict[str, Any]:
     """The run's result; where the apply is to stop, the run is stopped with it and Cancelled is raised."""
     began = told = time.monotonic()
-    pause = 0.002
+    pause, waits = 0.002, ""
     while (result := handle.poll()) is None:
         try:
             stage.check()
@@ -62,6 +62,9 @@ def wait(handle: Handle, stage: Stage) -> dict[str, Any]:
             handle.stop()
             handle.wait(30)
             raise
+        if (why := str(handle.folder.read("process.json").get("waiting", ""))) != waits:
+            waits = why
+            stage.say(f"run {handle.id} waits for memory: {why}" if why else f"run {handle.id} has begun")
         if time.monotonic() - told > TELL:
             told = time.monotonic()
             last = ", ".join(f"{n} {v:.4g}" for n, v in list(handle.folder.last().items())[:4])

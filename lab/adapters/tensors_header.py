@@ -48,7 +48,8 @@ def parse(data: bytes) -> tuple[Tensors, Mapping[str, str]]:
         raise Short(str(8 + length))
     try:
         found = json.loads(data[8 : 8 + length])
-        metadata = found.pop("__metadata__", None) or {}
+        told = found.pop("__metadata__", None)
+        metadata = {str(k): str(v) for k, v in told.items()} if isinstance(told, dict) else {}
         out = {}
         for name, t in found.items():
             begin, end = t["data_offsets"]
@@ -59,7 +60,7 @@ def parse(data: bytes) -> tuple[Tensors, Mapping[str, str]]:
         return out, metadata
     except Broken:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as e:
         raise Broken("its header is not valid") from e
 
 

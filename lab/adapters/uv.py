@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +231,7 @@ def install(
 ) -> None:
     """The locked Python packages are in the prefix, each archive's hash checked."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as f:
-        f.writelines(f"{p['name']} @ {p['url']} --hash=sha256:{p['sha256']}\n" for p in packages)
+        f.writelines(f"{asked(p)} --hash=sha256:{p['sha256']}\n" for p in packages)
         f.flush()
         again = ["--reinstall"] if reinstall else []
         rc, _, err = call("pip", "install", "-q", "--python", str(prefix / "bin" / "python"), "--no-deps",
@@ -245,6 +245,11 @@ def install(
         if "network was disabled" in text or "error sending request" in text or "Failed to fetch" in text:
             raise problem("a Python package cannot be fetched", why=text, do="check the network, or use a bundle")
         raise problem("the Python packages cannot be installed", why=text, do="check the disk and the lock")
+
+
+def asked(package: Mapping[str, Any]) -> str:
+    """A locked package as a requirement: from its place, or, where only pinned, of its version. Pure."""
+    return f"{package['name']} @ {package['url']}" if package["url"] else f"{package['name']}=={package['version']}"
 
 
 def evict(cache: Path, names: list[str]) -> None:

@@ -109,8 +109,12 @@ def backups(lab: Lab) -> Iterator[Link]:
 def access(lab: Lab, target: ssh.Target | None) -> Iterator[Link]:
     """From the outside in: interface, tailnet, name, port, sshd, host key, keys' permissions, login, shell."""
     declared = accesses.declared(lab)
+    itself = target is None and not declared.addresses
     if target is None:
-        target = ssh.Target((declared.addresses or ("127.0.0.1",))[0], declared.sshd.port, declared.users[0])
+        # That this machine is itself needs no known host key.
+        trust = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null") if itself else ()
+        host = (declared.addresses or ("127.0.0.1",))[0]
+        target = ssh.Target(host, declared.sshd.port, declared.users[0], options=trust)
     yield _interface()
     if declared.tailscale:
         yield _tailnet()
@@ -130,16 +134,33 @@ def access(lab: Lab, target: ssh.Target | None) -> Iterator[Link]:
     yield _permissions(declared)
     _, why = ssh.login(target)
     if "REMOTE HOST IDENTIFICATION" in why or "Host key verification failed" in why:
-        yield Link("host key", why, f"if the machine was reinstalled: `ssh-keygen -R '[{target.host}]:{target.port}'`")
+        yield _host_key(target, why)
         return
     yield Link("host key")
     if why and ("denied" in why or "Too many authentication" in why):
+        if itself:
+            yield Link("key", note="sshd asks for one; run this on a device to try its own")
+            return
         yield Link(
             "key", why, "add this device's key to `devices:` and apply; `lab access client` says which key is used"
         )
         return
     yield Link("key")
     yield Link("shell", why, "log in on the console and look at the login shell and its start files")
+
+
+def _host_key(target: ssh.Target, why: str) -> Link:
+    """The machine's key is not the one this device knows, or this device knows none yet."""
+    at = target.host if target.port == 22 else f"[{target.host}]:{target.port}"
+    if ssh.known(at):
+        return Link(
+            "host key", why, f"it is another than before; if the machine was reinstalled: `ssh-keygen -R '{at}'`"
+        )
+    return Link(
+        "host key", "this device does not know the machine yet",
+        f"`ssh -p {target.port} {target.user}@{target.host}` once, and compare the fingerprint with what "
+        "`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` says there",
+    )  # fmt: skip
 
 
 def _interface() -> Link:

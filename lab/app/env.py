@@ -87,8 +87,12 @@ def lock(lab: Lab, name: str) -> dict[str, Any]:
     """The lock of an env with this machine's places written in, parsed."""
     import yaml
 
-    found: dict[str, Any] = yaml.load(lock_text(lab, name), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return found
+    address = find(lab, name)
+    found = envlock.parsed(address.name, lab.conf / "lock" / "env")
+    if found.get("package") and not any(p["url"] for p in found["package"]):
+        return found
+    read: dict[str, Any] = yaml.load(lock_text(lab, name), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return read
 
 
 def lock_text(lab: Lab, name: str) -> str:
@@ -96,6 +100,10 @@ def lock_text(lab: Lab, name: str) -> str:
     address = find(lab, name)
     path = lab.conf / "lock" / "env" / f"{address.name}.conda-lock.yml"
     if not path.exists():
+        if (lab.context(address).lock or {}).get("platforms"):
+            raise problem(
+                f"the lock of {address} holds pins, not a conda-lock file", do="set `lock: full` and lock again"
+            )
         raise problem(f"{address} is not locked", do=f"`lab lock {address}`")
     text = path.read_text()
     for key, value in (("LAB_ROOT", lab.root), ("LAB_CHANNELS", lab.state / "cache" / "channels")):
@@ -189,7 +197,8 @@ def page(lab: Lab, name: str) -> str:
         lines += [declaration.description, ""]
     lines.append(f"- state here: {line.state}" + (f", {line.size}" if line.bytes else ""))
     if context.lock:
-        lines.append(f"- lock: `conf/lock/env/{context.lock.get('lockfile')}`, {_committed(lab, address)}")
+        file = context.lock.get("lockfile") or f"{address.name}.yaml"
+        lines.append(f"- lock: `conf/lock/env/{file}`, {_committed(lab, address)}")
         for platform, part in context.lock["platforms"].items():
             lines.append(
                 f"- {platform}: {part['conda']} conda and {part['pip']} Python packages, digest `{part['digest'][:12]}`"

@@ -166,8 +166,7 @@ class Lab:
     @property
     def stamps(self) -> tuple[Path, ...]:
         """Where the ledger's progress is noted, so that its loss is seen: beside it, and in the store."""
-        inside = (self.store / f".ledger-{self.id}.json",) if self.store.is_dir() else ()
-        return (self.state / "stamp.json", *inside)
+        return (self.state / "stamp.json", self.store / f".ledger-{self.id}.json")
 
     @cached_property
     def kept(self) -> Place:

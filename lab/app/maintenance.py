@@ -40,7 +40,7 @@ def due(lab: Lab, today: date | None = None) -> list[dict[str, Any]]:
 def run(lab: Lab, task: str = "", check: bool = False) -> list[dict[str, Any]]:
     """One task, or each that is due and that Lab can do itself: `{task, outcome}`; noted unless `check`."""
     applied = settings(lab)
-    doers = {"updates": updates, "disk": disk, "encryption": encryption, "logs": logs, "backup check": backup_check}
+    doers = DOERS
     if task and task not in applied["tasks"] and task not in doers:
         known = {*applied["tasks"], *doers}
         raise problem(f"no task is called `{task}`{did_you_mean(task, known)}", do="see `lab maintenance due`")
@@ -104,13 +104,36 @@ def backup_check(lab: Lab, applied: dict[str, Any], check: bool) -> str:
 
 
 def disk(lab: Lab, applied: dict[str, Any], check: bool) -> str:
-    """Free space, and what would give more."""
-    free = shutil.disk_usage(lab.state if lab.state.exists() else lab.root).free
-    found = suggestions(lab)
-    text = f"{size(free)} free"
-    if free < applied["free"] or check:
-        text += "".join(f"; {size(s['bytes'])} by `{s['do']}`" for s in found)
-    return text
+    """Free space, and what would give more; too little of it, and `clean: take`, and that is taken."""
+    place, free = room(lab)
+    text = f"{size(free)} free at {place}"
+    if free >= applied["free"] and not check:
+        return text
+    if applied.get("clean") == "take" and not check:
+        return f"{text}; freed {size(_take(lab, applied))}, {size(room(lab)[1])} free now"
+    return text + "".join(f"; {size(s['bytes'])} by `{s['do']}`" for s in suggestions(lab))
+
+
+def room(lab: Lab) -> tuple[Path, int]:
+    """The place with the least room among `state/` and the store, and the bytes free there. Reads."""
+    places = [p if p.exists() else lab.root for p in (lab.state, lab.store)]
+    return min(((p, shutil.disk_usage(p).free) for p in places), key=lambda x: x[1])
+
+
+def _take(lab: Lab, applied: dict[str, Any]) -> int:
+    """What nothing needs is gone: unneeded blobs and views, Lab's own cache, logs packed; how many bytes of them."""
+    from lab.app import gc
+
+    freed = gc.gc(lab, gc.find(lab)).bytes
+    cache = lab.state / "cache"
+    before = _bytes(cache)
+    shutil.rmtree(cache, ignore_errors=True)
+    upkeep.rotate(lab.state / "log", applied["logs"]["size"], applied["logs"]["keep"])
+    return int(freed) + before
+
+
+DOERS = {"updates": updates, "disk": disk, "encryption": encryption, "logs": logs, "backup check": backup_check}
+"""Task → what does it; every other task is a reminder."""
 
 
 def suggestions(lab: Lab) -> list[dict[str, Any]]:

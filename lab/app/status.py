@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab.app.lab import Lab
 from lab.app.plan import plan
@@ -16,6 +16,9 @@ from lab.core.problem import Problems, Unknown, did_you_mean, problem
 from lab.core.world import Depth
 from lab.ledger import generations
 from lab.plan.text import word
+
+if TYPE_CHECKING:
+    from lab.adapters.admission import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,16 @@ def status(lab: Lab, only: Sequence[str] = ()) -> list[Line]:
             if address not in here:
                 lines.append(Line(address, "of another profile", "", tuple(record.profiles.split()), record.at))
     return lines
+
+
+def jobs(lab: Lab) -> list[Entry]:
+    """What holds memory of this host now and what waits for it, in the order they came. Reads."""
+    from lab.adapters import admission
+
+    try:
+        return admission.status(lab.state)
+    except OSError:
+        return []  # of another's lab only what may be read is told
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,12 +61,24 @@ def ask(lab: Lab, target: str, words: Sequence[str], fields: Mapping[str, Any]) 
     _known(lab, experiment, said)
     block["space"] = {**{k: v for k, v in block.get("space", {}).items() if k not in said.fixed}, **said.space}
     block["params"] = {**{k: v for k, v in block.get("params", {}).items() if k not in said.space}, **said.fixed}
-    block |= {k: v for k, v in fields.items() if v is not None and k != "name"}
+    block |= {k: _options(k, v) for k, v in fields.items() if v is not None and k != "name"}
     if address.kind == "experiment":
         block["objective"] = block.get("objective") or _objective(lab, experiment)
         name = str(fields.get("name") or experiment.name)
         address = Address(f"sweep.{name}" if f"sweep.{name}" not in lab.declarations else f"sweep.{name}_by_hand")
     return _asked(lab, address, block)
+
+
+def _options(field: str, value: Any) -> Any:
+    """`{name: tpe, n_startup_trials: 20}` on the command line is what it is in YAML."""
+    if not isinstance(value, str) or not value.startswith("{"):
+        return value
+    from lab.declare.read import read
+
+    found = read(value.encode(), f"--{field}")
+    if not isinstance(found.value, dict):
+        raise problem(f"--{field} {value} is no mapping", do=f"write --{field} '{{name: …, option: …}}'")
+    return found.value
 
 
 def _asked(lab: Lab, address: Address, block: Mapping[str, Any]) -> Asked:

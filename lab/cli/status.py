@@ -1,4 +1,4 @@
-"""status: every resource and whether it is as declared."""
+"""status: every resource and whether it is as declared; what runs or waits for memory; and what upkeep is due."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import argparse
 import json
 from dataclasses import asdict
 
+from lab.app.care import care
 from lab.app.lab import Lab
-from lab.app.status import status
+from lab.app.status import jobs, status
 from lab.cli import _arguments
+from lab.core.units import size
 from lab.plan import text
 
 
@@ -30,9 +32,16 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
         others = [p for p in line.profiles if p != (lab.profile or "-")]
         also = f"  (profile {', '.join(others)})" if others else ""
         print(f"  {line.address:<{width}}  {line.state}{also}" + (f": {line.reason}" if line.reason else ""))
+    for job in jobs(lab):
+        if job.held:
+            print(f"  run {job.name} holds {size(job.need)} of memory and uses {size(job.uses)}")
+        else:
+            print(f"  run {job.name} waits for {size(job.need)} of memory: {job.reason}")
     todo = sum(1 for line in lines if line.state.startswith("to "))
     print(
         f"{len(lines)} resource{'s' if len(lines) != 1 else ''}, {todo} not as declared."
         + (" Run `lab plan`." if todo else "")
     )
+    for asks, said in [] if args.only else care(lab):
+        print(f"  {'!' if asks else '✓'} {said}")
     return 0

@@ -29,9 +29,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trials", type=_positive, metavar="N", help="how many trials shall have ended")
     parser.add_argument("--parallel", type=_positive, metavar="N", help="how many run at once")
     parser.add_argument(
-        "--sampler", metavar="NAME", help="tpe, grid, brute_force, random, qmc, gp, cma_es, nsga2, nsga3"
+        "--sampler",
+        metavar="NAME",
+        help="tpe, grid, brute_force, random, qmc, gp, cma_es, nsga2, nsga3; '{name: tpe, n_startup_trials: 5}'",
     )
-    parser.add_argument("--pruner", metavar="NAME", help="median, percentile, hyperband, asha, patient, threshold, …")
+    parser.add_argument(
+        "--pruner",
+        metavar="NAME",
+        help="median, hyperband, asha, …; '{name: percentile, percentile: 25.0}', patient, threshold",
+    )
     parser.add_argument("--minimize", action="append", default=[], metavar="METRIC", help="a metric to make small")
     parser.add_argument("--maximize", action="append", default=[], metavar="METRIC", help="a metric to make large")
     parser.add_argument("--seed", type=int, metavar="N", help="where the sampler starts")

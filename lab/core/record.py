@@ -8,6 +8,7 @@ from functools import cached_property
 
 from lab.core.address import Address
 from lab.core.facts import Facts, digest
+from lab.core.problem import Problems, problem
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,10 @@ class Record:
     @cached_property
     def inputs(self) -> Facts:
         """`{fields, contents, requires}`: what its digest was made of."""
-        return _load(self.inputs_json)
+        found = _load(self.inputs_json)
+        if not all(isinstance(found.get(part, {}), dict) for part in ("fields", "contents")):
+            raise _damaged()
+        return found
 
     @cached_property
     def declaration(self) -> Facts:
@@ -82,5 +86,14 @@ COLUMNS = (
 
 
 def _load(text: str) -> Facts:
-    found: Facts = json.loads(text) if text else {}
+    try:
+        found = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise _damaged()
     return found
+
+
+def _damaged() -> Problems:
+    return problem("the ledger is damaged: a record cannot be read", do="restore it with `lab state restore`")

@@ -11,7 +11,7 @@ from lab.core.step import Step
 
 @dataclass(frozen=True, slots=True)
 class LockEnv(Step):
-    """`conf/lock/env/NAME.conda-lock.yml` answers the spec for every platform, moving only what must move."""
+    """The lock of an env under `conf/lock/env/` answers the spec for every platform, moving only what must move."""
 
     verb: ClassVar[str] = "lock-env"
     uses: ClassVar[tuple[str, ...]] = ("network",)
@@ -23,6 +23,8 @@ class LockEnv(Step):
     """The macOS version of this host, filled in where the spec names none."""
     update: tuple[str, ...] = ()
     """Packages that may move although the locked ones still fit; `*` means all."""
+    pins: bool = False
+    """Whether the summary holds the hashes of all packages itself, and no conda-lock file is written."""
 
 
 @dataclass(frozen=True, slots=True)

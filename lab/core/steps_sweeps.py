@@ -49,8 +49,7 @@ class Search(Step):
     storage: str = ""
     executor: Facts = field(default_factory=dict)
     memory: int | None = None
-    total: int | None = None
-    """Bytes of memory that trials may use together on this host."""
+    """Bytes that one trial may use."""
     inputs: Facts = field(default_factory=dict)
     secrets: Facts = field(default_factory=dict)
     watched: tuple[str, ...] = ()

@@ -27,3 +27,5 @@ PRUNERS = {
     "wilcoxon": "WilcoxonPruner",
 }
 """Name in YAML → Optuna's class."""
+NEEDS = {"percentile": ("percentile",), "patient": ("patience",), "threshold": ("upper", "lower")}
+"""Pruner → options of which it needs one."""

@@ -106,7 +106,7 @@ class ApplySettings(_Block):
 
     require: Literal["", "clean", "merged"] = ""
     """`clean` refuses a dirty tree, `merged` an unmerged commit."""
-    capacities: Mapping[str, int] = {}
+    capacities: Mapping[str, Annotated[int, Field(ge=1)]] = {}
     """How much may run side by side: network, cpu, memory, ansible."""
 
 

@@ -29,8 +29,8 @@ class Sshd(BaseModel):
 
     port: int = Field(default=22, ge=1, le=65535)
     """Where it listens."""
-    passwords: bool = False
-    """Whether passwords open it. On macOS, unlocking FileVault over ssh needs them."""
+    passwords: bool | None = None
+    """Whether passwords open it; unless said, only on macOS, where unlocking FileVault over ssh needs the owner's."""
     root: bool = False
     """Whether root may log in, by key."""
     listen: tuple[str, ...] = ()
@@ -128,7 +128,7 @@ class Access(Declaration):
                     "devices",
                     "give the line of its .pub file, or the file",
                 )
-        if not self.devices and not self.sshd.passwords:
+        if not self.devices and not self.passwords(context):
             yield "no device has a key and passwords are off: nobody could log in", "devices", "give one device's key"
         for user in self.users:
             if not re.fullmatch("[a-z_][a-z0-9_-]*", user):
@@ -140,6 +140,11 @@ class Access(Declaration):
             for fault in ["it is not there"] if policy is None else text.policy_faults(policy):
                 yield f"the tailnet policy {self.tailscale.policy}: {fault}", "tailscale", "mend the file"
 
+    def passwords(self, context: Context) -> bool:
+        """Whether passwords open sshd on this host. Pure."""
+        said = self.sshd.passwords
+        return context.host.platform.startswith("osx") if said is None else said
+
     def claims(self, context: Context) -> tuple[str, ...]:
         return ("sshd",)
 
@@ -148,8 +153,8 @@ class Access(Declaration):
         s = self.sshd
         keys = "".join(f"{self.key(d, context)}\n" for d in sorted(self.devices))
         rules = text.drop_in(
-            port=s.port, passwords=s.passwords, root=s.root, listen=s.listen, only=s.only, keep_alive=s.keep_alive,
-            forwarding=s.forwarding,
+            port=s.port, passwords=self.passwords(context), root=s.root, listen=s.listen, only=s.only,
+            keep_alive=s.keep_alive, forwarding=s.forwarding,
         )  # fmt: skip
         return {**{f"{text.KEYS}/{u}": keys for u in self.users}, text.DROP_IN: rules}
 
@@ -191,7 +196,7 @@ class Access(Declaration):
                 "only": self.sshd.only,
                 "keys": [{"path": p, "content": c} for p, c in self.files(context).items() if p != text.DROP_IN],
                 "rules": self.files(context)[text.DROP_IN],
-                "expect": text.expectations(self.sshd.passwords, self.sshd.root, self.sshd.port),
+                "expect": text.expectations(self.passwords(context), self.sshd.root, self.sshd.port),
                 "old": old,
                 "minutes": self.confirm,
                 "confirmed": f"{context.state}/access/confirmed",
@@ -202,7 +207,7 @@ class Access(Declaration):
         )
 
     def forecast(self, change: Change, context: Context) -> Forecast:
-        if context.host.platform.startswith("osx") and not self.sshd.passwords:
+        if context.host.platform.startswith("osx") and not self.passwords(context):
             return Forecast(notes=("with passwords off, FileVault cannot be unlocked over ssh after a restart",))
         return Forecast(notes=(f"sshd goes back by itself after {self.confirm:g} min: run `lab access confirm`",))
 

@@ -42,13 +42,14 @@ class Env(Declaration):
         env/agents.yaml:  template: agents   pip: [langchain==1.0.3]   variables: {OPENAI_BASE_URL: http://127.0.0.1:8080/v1}
 
     Without channels the interpreter is the host's (found by uv), and everything else is from PyPI. `lab lock` writes
-    `conf/lock/env/NAME.conda-lock.yml`, a conda-lock file of all platforms, and `NAME.yaml`, its summary for plans.
+    `conf/lock/env/NAME.conda-lock.yml`, a conda-lock file of all platforms, and `NAME.yaml`, its summary for plans;
+    with `lock: pins` only the latter, which then holds the hashes.
     Destroying an env removes its prefixes; the shared package cache stays until `lab gc`.
     """
 
     kind: ClassVar[str] = "env"
     fixed: ClassVar[frozenset[str]] = frozenset({"link"})
-    aside: ClassVar[frozenset[str]] = Declaration.aside | {"commands", "solver"}
+    aside: ClassVar[frozenset[str]] = Declaration.aside | {"commands", "solver", "lock"}
 
     channels: tuple[str, ...] = ()
     """Conda channels, first wins: a name of anaconda.org, a URL, or a folder of the repository."""
@@ -78,6 +79,9 @@ class Env(Declaration):
     """Whether, or which, Python packages may be built from source when there is no wheel."""
     solver: Literal["rattler", "external"] = "rattler"
     """`external` asks a conda, mamba or micromamba found on PATH instead."""
+    lock: Literal["full", "pins"] = "full"
+    """What is committed: `full` is a conda-lock file, which names where each archive lies; `pins` holds versions and
+    hashes of Python packages and names no host."""
     container: str = ""
     """A path where a Containerfile that installs the same lock is kept up to date; empty makes none."""
 
@@ -194,8 +198,10 @@ class Env(Declaration):
             yield "it has neither channels nor a python", "python", 'add `python: "3.12"`, or channels'
         if self.container and not any(p.startswith("linux") for p in spec["platforms"]):
             yield "a container runs linux, and no linux platform is declared", "platforms", "add `linux-64`"
+        if self.lock == "pins" and (spec.get("channels") or spec.get("conda")):
+            yield "pins are for envs of Python packages only", "lock", "leave `lock:` out, or the conda part"
         lock = self.locked(context)
-        if lock:
+        if lock and "lockfile" in lock:
             path = f"conf/lock/env/{lock.get('lockfile')}"
             if context.content(context.path(path)) != lock.get("sha256"):
                 yield (
@@ -273,6 +279,7 @@ class Env(Declaration):
             context.address.name,
             {**self.spec(context), "solver": self.solver, "template": self.template},
             osx=found[1] if found else "",
+            pins=self.lock == "pins",
         )
 
     def forecast(self, change: Change, context: Context) -> Forecast:

@@ -88,7 +88,7 @@ class Experiment(Declaration):
     secrets: Mapping[str, Secret] = {}
     """Environment variable → secret reference; the value is masked in its log."""
     resources: Mapping[Literal["memory", "cores", "accelerator"], Any] = {}
-    """`memory` it may use (above it the run is ended), `cores`, `accelerator: metal | cuda`."""
+    """`memory` it may use: it begins when that is free, and is ended above it; `cores`; `accelerator: metal | cuda`."""
     timeout: float | None = None
     """Seconds, or `90m`, `12h`, after which it is ended."""
     retries: int = Field(0, ge=0)
@@ -322,6 +322,7 @@ class Experiment(Declaration):
             "patterns": dict(self.patterns),
             "timeout": self.timeout,
             "memory": self.memory(),
+            "total": context.host.memory or None,
             "cores": self.resources.get("cores"),
             "retries": self.retries,
             "backoff": self.backoff,

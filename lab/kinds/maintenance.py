@@ -57,7 +57,9 @@ class Maintenance(Declaration):
     encryption: Literal["off", "report", "required"] = "report"
     """Whether the disk of the system must be encrypted; it is never switched on silently."""
     free: str = "10GB"
-    """Below this much free space clean-up is suggested."""
+    """Below this much free space, where `state/` or the store lies, something is to be cleaned up."""
+    clean: Literal["report", "take"] = "report"
+    """What upkeep does then: `report` suggests, `take` runs `lab gc` and empties Lab's own cache. Nothing else goes."""
     logs: Logs = Logs()
     """How logs are kept."""
     tasks: Mapping[str, Every] = {
@@ -95,6 +97,7 @@ class Maintenance(Declaration):
             "held": list(self.held),
             "encryption": self.encryption,
             "free": parse_size(self.free),
+            "clean": self.clean,
             "logs": {"size": parse_size(self.logs.size), "keep": self.logs.keep},
             "tasks": dict(self.tasks),
         }

@@ -19,7 +19,7 @@ from lab.core.rules import Rule
 from lab.core.space import Space, nested
 from lab.core.step import Step
 from lab.core.steps_sweeps import ForgetSearch, Search
-from lab.core.sweeping import EXHAUSTIVE, PRUNERS, SAMPLERS
+from lab.core.sweeping import EXHAUSTIVE, NEEDS, PRUNERS, SAMPLERS
 from lab.core.units import parse_duration
 from lab.core.world import World
 
@@ -144,6 +144,8 @@ class Sweep(Declaration):
         cut = str(self.pruner.get("name", "none")) if self.pruner else "none"
         if cut not in PRUNERS:
             raise ValueError(f"`{cut}` is no pruner{did_you_mean(cut, PRUNERS)}; there are {', '.join(PRUNERS)}")
+        if (options := NEEDS.get(cut)) and not set(options) & set(self.pruner):
+            raise ValueError(f"{cut} needs `{'` or `'.join(options)}`: write {{name: {cut}, {options[0]}: …}}")
         engine = str(self.executor.get("name", "local"))
         if engine not in ("local", "dask", "ray"):
             raise ValueError(f"`{engine}` is no executor; there are local, dask, ray")
@@ -280,7 +282,6 @@ class Sweep(Declaration):
             storage=self.storage,
             executor=dict(self.executor),
             memory=found.memory(),
-            total=context.host.memory or None,
             inputs={
                 "base": _point_base(self.contents(context)["experiment"]),
                 "used": dict(run.inputs),

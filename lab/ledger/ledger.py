@@ -163,7 +163,7 @@ class Ledger:
 
     def stamp(self) -> None:
         """The store and the state folder know how far this ledger has come, so that its loss is seen."""
-        stamp = Stamp(self.meta("lab"), self.serial, self.count())
+        stamp = Stamp(self.meta("lab"), self.serial, self.count(), self.place.shown)
         for path in self._stamps:
             write_stamp(path, stamp)
 
@@ -241,9 +241,18 @@ def _refuse_lost(place: Place, lab_id: str, serial: int, count: int, stamps: Seq
         if seen is None or (seen.lab != lab_id and lab_id):
             continue
         if seen.serial > serial and seen.resources:
+            other = seen.ledger or place.shown
+            if other != place.shown and Path(other).is_file():
+                raise problem(
+                    "the store belongs to another checkout of this lab",
+                    why=f"{where} was written by {other}, which is still there; two ledgers would disagree",
+                    file=place.shown,
+                    do=f"work in {Path(other).parents[1]}, or give this one a store of its own (LAB_STORE=DIR)",
+                )
             raise problem(
                 f"the ledger is {word or f'older than the lab (serial {serial})'}",
-                why=f"{where} says it had {seen.resources} resources at serial {seen.serial}; it has {count}",
+                why=f"{where} says it had {seen.resources} resources at serial {seen.serial}; it has {count}"
+                + (f" ({other}, which wrote that, is gone)" if other != place.shown else ""),
                 file=place.shown,
                 do=RESTORE,
             )

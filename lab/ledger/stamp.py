@@ -10,30 +10,30 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Which lab, and how far its ledger had come."""
+    """Which lab, how far its ledger had come, and where that ledger is."""
 
     lab: str
     serial: int
     resources: int
+    ledger: str = ""
 
 
 def read_stamp(path: Path) -> Stamp | None:
     """The stamp at `path`; None where there is none. Reads."""
     try:
         found = json.loads(path.read_text())
-        return Stamp(str(found["lab"]), int(found["serial"]), int(found["resources"]))
+        return Stamp(str(found["lab"]), int(found["serial"]), int(found["resources"]), str(found.get("ledger", "")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def write_stamp(path: Path, stamp: Stamp) -> None:
-    """The stamp is in place, whole. A place that cannot be written (a volume that is away) is left alone."""
-    if read_stamp(path) == stamp:
+    """The stamp is in place, whole. A place that is not there or cannot be written (a volume away) is left alone."""
+    if not path.parent.is_dir() or read_stamp(path) == stamp:
         return
     # Always the same name (one writer at a time holds the lock): what a kill left is written over, not left behind.
     temporary = path.with_name(f"{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(asdict(stamp)))
         os.replace(temporary, path)
     except OSError:

@@ -41,7 +41,13 @@ def decide(address: Address, wanted: Wanted | None, record: Record | None, seen:
         assert record is not None
         return _unwanted(record, seen)
     if record is not None and record.digest == wanted.digest and not record.pending and seen.old == record.facts:
-        return Change(address, Action.NONE, recorded=record.facts, observed=seen.new, digest=wanted.digest)
+        none = Change(address, Action.NONE, recorded=record.facts, observed=seen.new, digest=wanted.digest)
+        if record.protect == wanted.declaration.protect:
+            return none
+        # The mark is no part of a digest, and must be in the ledger all the same: there it guards a deleted YAML.
+        mark = Difference("protect", record.protect, wanted.declaration.protect)
+        reason = f"only the ledger is brought up to date: {told(mark)}"
+        return replace(none, action=Action.ADOPT, wanted=wanted.facts, reason=reason)
     change = _wanted(address, wanted, record, seen)
     if isinstance(change, Change):
         change = replace(change, wanted=wanted.facts, digest=wanted.digest)
@@ -196,7 +202,9 @@ def drifted(drift: tuple[Difference, ...]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value on one short line. Pure."""
+    """A value on one short line, as YAML would have it. Pure."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
     text = value if isinstance(value, str) else "–" if value is ABSENT else repr(value)
     if len(text) >= 32 and all(c in "0123456789abcdef" for c in text):
         return text[:12]

@@ -95,6 +95,8 @@ class RunFolder:
             return "interrupted" if process.get("supervisor") or process.get("own") or _old(asked) else "queued"
         if process.get("paused"):
             return "paused"
+        if process.get("waiting"):
+            return "queued"
         if process.get("supervisor") and not alive(process["supervisor"]):
             return "unsupervised"
         return "running"

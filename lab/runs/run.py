@@ -49,6 +49,10 @@ class RunSpec:
     timeout: float | None = None
     memory: int | None = None
     """Bytes its processes may hold together."""
+    expects: int | None = None
+    """Bytes it begins with being free: `memory`, or where that is not declared what is known of it."""
+    total: int | None = None
+    """Bytes that all runs of this host may hold together; without it none waits for another."""
     cores: int | None = None
     retries: int = 0
     backoff: float = 0.0

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -71,15 +72,20 @@ class Supervisor:
         retries = int(self.spec.get("retries", 0))
         attempt = int(self.folder.read("process.json").get("attempt", 0))
         result: dict[str, Any] = {}
-        for left in range(retries, -1, -1):
-            attempt += 1
-            result = self._attempt(attempt, tracker)
-            if result["state"] in ("finished", "stopped") or not left:
-                break
-            self._log(f"lab: attempt {attempt} {result['state']}: {result['reason']}; {left} more to try\n")
-            if self.over.wait(float(self.spec.get("backoff", 0)) * 2 ** (retries - left)):
-                result |= {"state": self.why, "reason": self.reason}
-                break
+        try:
+            with self._admitted():
+                self.began = time.time()
+                for left in range(retries, -1, -1):
+                    attempt += 1
+                    result = self._attempt(attempt, tracker)
+                    if result["state"] in ("finished", "stopped") or not left:
+                        break
+                    self._log(f"lab: attempt {attempt} {result['state']}: {result['reason']}; {left} more to try\n")
+                    if self.over.wait(float(self.spec.get("backoff", 0)) * 2 ** (retries - left)):
+                        result |= {"state": self.why, "reason": self.reason}
+                        break
+        except _Refused as e:
+            result = {"state": self.why or "failed", "reason": self.reason or str(e), "metrics": {}, "code": None}
         result |= {"attempts": attempt, "started": self.began, "ended": time.time()}
         result["seconds"] = result["ended"] - self.began
         self._settle(result)
@@ -88,6 +94,25 @@ class Supervisor:
         if tracker is not None:
             tracker.end()
         return 0
+
+    def _admitted(self) -> contextlib.AbstractContextManager[Any]:
+        """What it needs of memory is its own while the block runs; before, it stands in the host's queue."""
+        need, total = self.spec.get("expects") or self.spec.get("memory"), self.spec.get("total")
+        if not need or not total:
+            return contextlib.nullcontext()
+        admit = importlib.import_module("lab.adapters.admission").admit
+        told = self.folder.read("process.json")
+
+        def wait(reason: str) -> None:
+            process = {**told, "supervisor": who(os.getpid()), "waiting": reason}
+            with contextlib.suppress(OSError):
+                self.folder.write("process.json", process, durable=False)
+
+        def check() -> None:
+            if self.over.is_set():
+                raise _Refused(self.reason)
+
+        return _admitting(admit(self.folder.path.parents[1], need, total, self.folder.id, True, check=check, say=wait))
 
     def _attempt(self, attempt: int, tracker: Any) -> dict[str, Any]:
         folder, spec = self.folder, self.spec
@@ -212,7 +237,7 @@ class Supervisor:
 
     def _watch(self, began: float, pid: int) -> None:
         """Samples, timeout, memory limit and early stop, until the attempt is over."""
-        timeout, limit = self.spec.get("timeout"), self.spec.get("memory")
+        timeout, limit, expects = (self.spec.get(n) for n in ("timeout", "memory", "expects"))
         every = float(self.spec.get("sample", 5.0))
         sampler: Any = None
         next_sample, paused, last = time.monotonic() + min(0.3, every), 0.0, time.monotonic()
@@ -223,7 +248,7 @@ class Supervisor:
             last = now
             if timeout and time.time() - began - paused > float(timeout):
                 self.end("timed out", f"it ran longer than {timeout:g} s")
-            if now < next_sample and not (limit and sampler):
+            if now < next_sample and not ((limit or expects) and sampler):
                 continue
             with contextlib.suppress(Exception):
                 if sampler is None:
@@ -232,6 +257,8 @@ class Supervisor:
                     sampler = Sampler(pid)
                 if limit and (used := sampler.memory()) > limit:
                     self.end("out of memory", f"it used {used / 1e6:.0f} MB of the {limit / 1e6:.0f} MB it may")
+                if expects and not limit and (reason := self._drowning(sampler.memory(), expects)):
+                    self.end("out of memory", reason)
                 if now >= next_sample:
                     next_sample = now + every
                     figures = sampler.read(self.folder.path)
@@ -245,6 +272,18 @@ class Supervisor:
                 with contextlib.suppress(Exception):
                     if reason := importlib.import_module("lab.runs.early").reached(self.folder, stop):
                         self.end("finished", reason)
+
+    def _drowning(self, used: int, expects: int) -> str:
+        """Why a run whose need was not declared must end: it outgrew what it was let in for, and memory runs out."""
+        admission = importlib.import_module("lab.adapters.admission")
+        if used <= admission.GROWTH * expects + admission.SLACK:
+            return ""
+        left = admission.machine.available()
+        if left > admission.LEFT * self.spec["total"]:
+            return ""
+        return (
+            f"it took {used / 1e6:.0f} MB where {expects / 1e6:.0f} MB were expected, and {left / 1e6:.0f} MB are left"
+        )
 
     def _pump(self, log: IO[bytes]) -> None:
         """What the program prints goes to its log line by line, secrets masked, declared patterns read as metrics."""
@@ -290,6 +329,26 @@ class Supervisor:
         except Exception as e:
             put(self.folder / "tracking.log", f"{type(e).__name__}: {e}\n")
             return None
+
+
+class _Refused(Exception):
+    """The run was not let in."""
+
+
+@contextlib.contextmanager
+def _admitting(promise: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
+    """The promise is held while the block runs; that it cannot be given is told apart from what the block raises."""
+    try:
+        promise.__enter__()
+    except _Refused:
+        raise
+    except Exception as e:
+        found = getattr(e, "problems", None)
+        raise _Refused(f"{found[0].summary}: {found[0].why}" if found else f"{type(e).__name__}: {e}") from e
+    try:
+        yield
+    finally:
+        promise.__exit__(None, None, None)
 
 
 def fence() -> None:

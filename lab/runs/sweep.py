@@ -15,7 +15,7 @@ from lab.core.space import nested
 from lab.core.steps_sweeps import Search
 from lab.runs.folder import RunFolder, parse
 from lab.runs.sweep_judge import Verdict, flat, judge, thin
-from lab.runs.sweep_ports import Ended, Executor, Proposed, Tuner
+from lab.runs.sweep_ports import STARTING, Ended, Executor, Proposed, Tuner
 
 OUTSIDE = (1, 2, 9, 15)
 """Signals by which others end a process (HUP, INT, KILL, TERM): such a trial is lost, not failed."""
@@ -32,6 +32,10 @@ class Live:
     read: int = 0
     """Bytes of its metrics already reported."""
     seen: dict[int, float] = field(default_factory=dict)
+    begun: bool = False
+    """Whether it was let in: it waits for no memory any more."""
+    waits: str = ""
+    """What it was last said to wait for."""
     pruning: bool = False
     notes: dict[str, Any] = field(default_factory=dict)
 
@@ -46,8 +50,7 @@ class Sweep:
         executor: Executor,
         *,
         exhaustive: int | None = None,
-        admit: Callable[[str], bool] | None = None,
-        release: Callable[[str], None] | None = None,
+        queued: bool = False,
         unchanged: Callable[[], str] = lambda: "",
         reusable: Callable[[Mapping[str, Any]], RunFolder | None] | None = None,
         check: Callable[[], None] = lambda: None,
@@ -56,7 +59,8 @@ class Sweep:
     ) -> None:
         self.step, self.tuner, self.executor = step, tuner, executor
         self.points = exhaustive
-        self.admit, self.release = admit or (lambda name: True), release or (lambda name: None)
+        self.queued = queued
+        """Whether trials need so much memory that they stand in the host's queue."""
         self.unchanged, self.reusable = unchanged, reusable
         self.check, self.tell, self.say = check, tell, say
         self.metrics = tuple(step.objective)
@@ -68,9 +72,6 @@ class Sweep:
         self.over = ""
         """Why no further trial begins; empty while some may."""
         self.began = time.time()
-        self.waiting: Proposed | None = None
-        """A trial that waits for memory."""
-        self._waited = 0.0
 
     # --- the loop -------------------------------------------------------------------------------------------------
 
@@ -83,7 +84,7 @@ class Sweep:
         while True:
             moved = self._collect()
             moved |= self._fill()
-            if not self.live and self.waiting is None and self.over:
+            if not self.live and self.over:
                 return self.over
             self.tell(self.counted(), self.target())
             try:
@@ -142,7 +143,6 @@ class Sweep:
             if self._lost(live, result):
                 continue
             del self.live[number]
-            self.release(f"{self.step.study}-{number}")
             self._judge(live, result)
         return moved
 
@@ -252,21 +252,33 @@ class Sweep:
                 self.over = why
                 break
             target = self.target()
-            if self.waiting is None and target is not None and self.counted() + len(self.live) >= target:
+            if target is not None and self.counted() + len(self.live) >= target:
                 break
-            trial = self.waiting or self._ask()
+            if self.queued and self._queued():
+                break
+            trial = self._ask()
             if trial is None:
                 break
-            self.waiting = trial
-            if not self.admit(f"{self.step.study}-{trial.number}"):
-                break
-            self.waiting = None
             moved = True
             if found := self.reusable(self.all(trial.params)) if self.reusable else None:
                 self._judge_reused(trial, found)
                 continue
             self._start(trial)
         return moved
+
+    def _queued(self) -> bool:
+        """Whether a trial has not been let in yet: only one of a sweep stands in the host's queue at a time."""
+        for number, live in self.live.items():
+            if live.begun:
+                continue
+            why = self.executor.waits(number)
+            live.begun = not why
+            if why and why != live.waits and why != STARTING:
+                live.waits = why
+                self.say(f"trial {number} waits for memory: {why}")
+            if why:
+                return True
+        return False
 
     def _ask(self) -> Proposed | None:
         """The next point inside the constraints that can be told before it is run."""
@@ -312,7 +324,7 @@ class Sweep:
         target, rules = self.target(), self.step.stop
         if target is not None and self.counted() >= target:
             return "finished"
-        if self.points is not None and self.drawn >= self.points and not self.live and self.waiting is None:
+        if self.points is not None and self.drawn >= self.points and not self.live:
             return "finished"
         if self.step.timeout and time.time() - self.began > self.step.timeout:
             return f"its time of {self.step.timeout:g} s is over"

@@ -9,6 +9,7 @@ from typing import Any
 from lab.runs import run
 from lab.runs.folder import RunFolder
 from lab.runs.run import Handle, RunSpec, launch
+from lab.runs.sweep_ports import STARTING
 
 Spec = Callable[[int, Mapping[str, Any]], tuple[RunSpec, Mapping[str, Any]]]
 """Number and nested parameters → what to run, and what its record says of its inputs."""
@@ -42,6 +43,13 @@ class Local:
         if handle is None:
             handle = self.handles[number] = Handle(self.folder(number))
         return handle.poll()
+
+    def waits(self, number: int) -> str:
+        """See `Executor`."""
+        process = self.folder(number).read("process.json")
+        if process.get("child") or self.folder(number).result:
+            return ""
+        return str(process.get("waiting") or STARTING)
 
     def stop(self, number: int) -> None:
         """See `Executor`."""

@@ -9,6 +9,9 @@ from typing import Any, Protocol
 
 from lab.runs.folder import RunFolder
 
+STARTING = "it is being started"
+"""What a trial waits for that is neither queued nor begun."""
+
 
 @dataclass(frozen=True, slots=True)
 class Proposed:
@@ -97,6 +100,10 @@ class Executor(Protocol):
 
     def poll(self, number: int) -> dict[str, Any] | None:
         """The result once the trial has ended; state `lost` where its process or node is gone."""
+        ...
+
+    def waits(self, number: int) -> str:
+        """Why the trial, which was started, has not begun yet; empty once it has, and where the engine lets it in."""
         ...
 
     def stop(self, number: int) -> None:

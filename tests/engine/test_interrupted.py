@@ -332,3 +332,28 @@ def test_a_reader_that_leaves_does_not_stop_an_apply(tmp_path: Path) -> None:
     assert child.wait(timeout=60) == 0
     assert len(os.listdir(tmp_path / "out")) == 50
     assert (tmp_path / "state/stamp.json").exists()
+
+
+def test_a_second_checkout_of_a_lab_is_told_what_to_do(tmp_path: Path) -> None:
+    """The store knows which ledger describes it, from its first apply on: while that lives, another is refused, and is
+    told where to work; when it is gone, `lab import --all` adopts what is there, and nothing is made again."""
+    store = {"store": str(tmp_path / "shared")}
+    files = {"file/a": f"path: {store['store']}/a.txt\ncontent: hello\n"}
+    first, second = (TestLab.make(tmp_path / n, files) for n in ("one", "two"))
+    for lab in (first, second):
+        lab.write("conf/lab.yaml", f"lab: {{name: t, id: 00000000-test, store: {store['store']}}}\n")
+    assert first("apply", "--yes").code == 0
+    inode = (tmp_path / "shared/a.txt").stat().st_ino
+    for verb in (("plan",), ("apply", "--yes"), ("import", "--all")):
+        ran = second(*verb)
+        assert ran.code == 1
+        assert "the store belongs to another checkout of this lab" in ran.err
+        assert f"work in {first.root}," in ran.err
+    shutil.rmtree(first.root)
+    ran = second("plan")
+    assert ran.code == 1
+    assert f"({first.root}/state/ledger.sqlite, which wrote that, is gone)" in ran.err
+    assert "lab import --all" in ran.err
+    assert second("import", "--all").code == 0
+    assert second("plan", "--detailed-exitcode").code == 0
+    assert (tmp_path / "shared/a.txt").stat().st_ino == inode

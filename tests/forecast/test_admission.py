@@ -114,7 +114,7 @@ def test_a_reused_pid_and_a_torn_ledger_hold_nothing(tmp_path: Path) -> None:
     """An entry whose process started at another time lapses; a ledger that is no JSON is an empty one."""
     stranger = {"id": "x", "pid": 1, "born": 1.0, "name": "old", "need": 10 * MIB, "held": True, "came": 0}
     for text in (json.dumps([stranger]), "{half"):
-        (tmp_path / "admission.json").write_text(text)
+        admission.place(tmp_path).write_text(text)
         with admission.admit(tmp_path, 9 * MIB, 10 * MIB, "job", wait=False) as promise:
             assert [e.name for e in admission.status(tmp_path)] == ["job"]
             assert promise.need == 9 * MIB

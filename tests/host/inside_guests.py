@@ -143,13 +143,13 @@ def context(name: str) -> Context:
 recorded: dict[str, Any] = {}
 
 
-def play(guests: dict[str, Guest], action: Action) -> list[Any]:
+def play(guests: dict[str, Guest], action: Action, check: bool = False) -> list[Any]:
     plays, stages = [], []
     for name, guest in guests.items():
         change = Change(Address(f"guest.{name}"), action, recorded=recorded.get(f"guest.{name}"))
         plays += list(guest.steps(change, context(name)))
         stages.append(Stage(f"guest.{name}", LAB, LAB / "state", STORE))
-    told = perform(plays, stages)
+    told = perform(plays, stages, check=check)
     assert not any(isinstance(t, Exception) for t in told), told
     return told
 
@@ -184,6 +184,8 @@ def main() -> None:
     daemon = serve()
     r = report["round"]
     r["absent before"] = observe(guests) == dict.fromkeys(guests)
+    r["check mode would make them"] = [t["changed"] for t in play(guests, Action.CREATE, check=True)]
+    r["and makes none"] = observe(guests) == dict.fromkeys(guests)
     play(guests, Action.CREATE)
     seen = observe(guests)
     r["as declared"] = [
@@ -191,6 +193,7 @@ def main() -> None:
     ]
     recorded.update({f"guest.{n}": s for n, s in seen.items()})
     r["processes hidden"] = "hidepid" in Path("/proc/mounts").read_text()
+    r["check mode agrees"] = [t["changed"] for t in play(guests, Action.UPDATE, check=True)]
     r["second run changes nothing"] = [t["changed"] for t in play(guests, Action.UPDATE)]
     time.sleep(0.3)
     refused()

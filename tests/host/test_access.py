@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 from lab.core import access_files as text
+from lab.core.address import Address
+from lab.core.change import Action, Change
+from lab.core.host import Host
 from lab.kinds.access import Access, Tailscale
 from tests.host import sandbox
 from tests.host.support import Context
@@ -108,6 +111,19 @@ def test_a_declaration_that_would_lock_out_is_a_problem() -> None:
     assert "root is among" in str(list(Access(users=["root"], devices={"a": KEY}).check(context())))
     assert "not a public ssh key" in str(list(Access(users=["chris"], devices={"a": "keys/none.pub"}).check(context())))
     assert list(Access(users=["chris"], devices={"a": KEY}).check(context())) == []
+
+
+def test_the_owners_password_stays_where_filevault_is_unlocked_over_ssh() -> None:
+    mac, linux = context(), context()
+    mac.host = Host(platform="osx-arm64")
+    linux.host = Host(platform="linux-64")
+    access = Access(users=["chris"], devices={"a": KEY})
+    assert "PasswordAuthentication yes" in access.files(mac)[text.DROP_IN]
+    assert "PasswordAuthentication no" in access.files(linux)[text.DROP_IN]
+    off = access.with_(sshd={"passwords": False})
+    assert "PasswordAuthentication no" in off.files(mac)[text.DROP_IN]
+    assert "FileVault cannot be unlocked" in str(off.forecast(Change(Address("access.a"), Action.CREATE), mac).notes)
+    assert "FileVault" not in str(access.forecast(Change(Address("access.a"), Action.CREATE), mac).notes)
 
 
 @pytest.mark.parametrize(

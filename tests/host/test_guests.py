@@ -32,6 +32,13 @@ def test_a_guest_is_made_as_declared_and_made_only_once(report: dict[str, Any]) 
     assert not any(found["second run changes nothing"])
 
 
+def test_check_mode_agrees_with_the_plan(report: dict[str, Any]) -> None:
+    found = report["round"]
+    assert all(found["check mode would make them"])
+    assert found["and makes none"]
+    assert not any(found["check mode agrees"])
+
+
 def test_what_was_changed_by_hand_is_seen_and_repaired(report: dict[str, Any]) -> None:
     assert report["round"]["drift"] == [
         "expires",

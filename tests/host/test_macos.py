@@ -100,3 +100,37 @@ def test_every_operation_a_role_asks_for_exists_and_takes_its_arguments(system: 
         else:
             function = ops.OPS[op["op"]]
         inspect.signature(function).bind(None, **words)
+
+
+def test_the_broker_is_a_job_that_launchd_and_systemd_read_as_meant(tmp_path: Path) -> None:
+    import plistlib
+    import shutil
+    import subprocess
+
+    from lab.core import guest_programs as programs
+
+    broker: Any = importlib.import_module("lab_host.broker")
+    filled = {"@OWNER@": "chris", "@PYTHON@": "/opt/a b/python"}
+    job = plistlib.loads(broker.fill(programs.launchd("/Users/chris/my lab"), filled).encode())
+    assert job["UserName"] == "chris"
+    assert job["Label"] == broker.LABEL
+    assert job["KeepAlive"]
+    assert job["ProgramArguments"] == ["/opt/a b/python", "-m", "lab", "-C", "/Users/chris/my lab", "guest", "serve"]
+    assert broker.fill(programs.sudoers("@OWNER@"), filled).splitlines()[-1] == (
+        "chris ALL=(%lab-guests) NOPASSWD: /etc/lab/start"
+    )
+    unit = broker.fill(programs.systemd("/home/chris/my lab"), {**filled, "@PYTHON@": "/usr/bin/python3"})
+    assert 'ExecStart=/usr/bin/python3 -m lab -C "/home/chris/my lab" guest serve' in unit
+    if shutil.which("systemd-analyze"):
+        (tmp_path / "lab-guests.service").write_text(unit.replace("chris", "root").replace("/var/lib/lab", "/tmp"))
+        words = ["systemd-analyze", "verify", str(tmp_path / "lab-guests.service")]
+        said = subprocess.run(words, capture_output=True, text=True).stderr
+        assert "lab-guests" not in said, said
+
+
+def test_a_home_that_is_kept_is_kept_by_macos_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = machine_.Machine(check=True)
+    found = type("Account", (), {"pw_shell": "/usr/bin/false", "pw_dir": "/nowhere", "pw_uid": 20001})
+    monkeypatch.setattr(darwin.pwd, "getpwnam", lambda name: found)
+    darwin.retire(machine, "ann", stage="forget")
+    assert machine.done == ["sysadminctl -deleteUser ann -keepHome"]

@@ -22,6 +22,7 @@ from lab.adapters import upkeep
 from lab.core import schedule
 from lab.core.calendar import due
 from lab.kinds.maintenance import Maintenance
+from tests.host import sandbox
 
 
 def cli(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -64,6 +65,66 @@ def test_it_is_applied_once_listed_when_due_and_noted_when_done(root: Path) -> N
     (root / "conf/maintenance/host.yaml").unlink()
     assert cli(root, "apply", "--yes").returncode == 0
     assert not (root / "state/maintenance/settings.json").exists()
+
+
+def test_status_shows_what_is_due_and_the_command_for_each(root: Path) -> None:
+    said = cli(root, "status").stdout
+    assert "! due: encryption, logs: `lab maintenance run`" in said
+    assert "! due: review docs (quarterly): do it, then `lab maintenance run 'review docs'`" in said
+    assert cli(root, "maintenance", "run").returncode == 0
+    assert cli(root, "maintenance", "run", "review docs").returncode == 0
+    after = cli(root, "status").stdout
+    assert "due:" not in after
+    assert "encrypted by" in after
+    (root / "conf/maintenance/host.yaml").write_text("free: 1000TB\ntasks: {}\n")
+    assert cli(root, "apply", "--yes").returncode == 0
+    said = cli(root, "status").stdout
+    assert "free at" in said
+    assert "`lab maintenance clean`" in said
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("clean", ["report", "take"])
+def test_a_full_store_is_cleaned_of_what_nothing_needs_and_of_nothing_else(clean: str, tmp_path: Path) -> None:
+    """A store on a small tmpfs, past the threshold. Proves S0-5.3-5."""
+    if why := sandbox.possible():
+        pytest.skip(why)
+    for folder in ("conf/maintenance", "conf/model", "store"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "conf/lab.yaml").write_text(
+        f"lab: {{name: studio, id: 6f0e3c1c-2f0b-4a5e-9c57-0f6a3d1c8b42, store: {tmp_path}/store}}\n"
+    )
+    (tmp_path / "conf/maintenance/host.yaml").write_text(f"free: 2140MB\nclean: {clean}\ntasks: {{disk: weekly}}\n")
+    for name in ("needed", "old"):
+        (tmp_path / name).write_bytes(os.urandom(15 << 20))
+        (tmp_path / f"conf/model/{name}.yaml").write_text(f"path: {name}\nplace: copy\n")
+    script = f"""
+set -e
+cd {tmp_path}
+mount -t tmpfs -o size=2g tmpfs {tmp_path}/store
+lab() {{ {sys.executable} -m lab -q "$@"; }}
+used() {{ du -sk {tmp_path}/store | cut -f1; }}
+lab apply --yes >/dev/null
+rm conf/model/old.yaml
+lab apply --yes >/dev/null
+used
+lab gc --dry-run --json | {sys.executable} -c 'import json, sys; print(json.load(sys.stdin)["bytes"])'
+lab maintenance run disk
+used
+lab verify model.needed >/dev/null && echo whole
+"""
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    before, waste, said, after, whole = done.stdout.splitlines()
+    assert int(waste) >= 15 << 20
+    assert whole == "whole"
+    if clean == "report":
+        assert "by `lab gc --yes`" in said
+        assert after == before
+    else:
+        assert "freed" in said
+        assert (int(before) - int(after)) * 1024 >= int(waste)
 
 
 @pytest.mark.parametrize(

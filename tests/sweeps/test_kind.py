@@ -86,6 +86,8 @@ def changed(place: Place) -> list[str]:
         ({"sampler": "tepe"}, "did you mean `tpe`"),
         ({"sampler": "tpe"}, "needs `trials`"),
         ({"pruner": "medain"}, "did you mean `median`"),
+        ({"pruner": "percentile"}, "needs `percentile`"),
+        ({"pruner": {"name": "threshold", "n_warmup_steps": 2}}, "needs `upper` or `lower`"),
         ({"space": {"x": {"low": 3, "high": 1}}}, "above high"),
         ({"space": {"z": [1, 2]}}, "no parameter z"),
         ({"objective": {"los": "min"}}, "did you mean `loss`"),
@@ -124,3 +126,15 @@ def test_every_sampler_and_pruner_has_its_name() -> None:
         options = {"percentile": {"percentile": 25.0}, "patient": {"patience": 3, "wrapped": {"name": "median"}}}
         options["threshold"] = {"upper": 10.0}
         assert type(pruner({"name": name, **options.get(name, {})})).__name__ == cls
+
+
+def test_words_name_what_the_function_takes_even_where_a_kind_has_that_name(place: Place) -> None:
+    """`model` is a kind and a parameter here; `steps` is declared by the function alone; options go as in YAML."""
+    place.write("named.py", "def main(model: str, steps: int = 1):\n    return {'loss': len(model) * steps}\n")
+    named = {"call": "named:main", "params": {"model": "abc"}, "metrics": ["loss"], "when": "manual"}
+    place.write("conf/experiment/named.yaml", {**named, "isolation": "inline"})
+    found = place.sweep("named", "model=a,bb", "steps=range(1,4)", "--sampler", "{name: grid}")
+    assert (found["complete"], found["best"]["params"]) == (6, {"model": "a", "steps": 1})
+    out = place.lab("sweep", "named", "stepz=1,2", "--sampler", "grid", code=1)
+    assert "did you mean `steps`" in out
+    assert "a bracket is not closed" in place.lab("sweep", "named", "steps=1,2", "--sampler", "{name: grid", code=1)
