@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +32,10 @@ POLL = 0.1
 """Seconds between a waiter's looks."""
 SLACK, GROWTH = 64 << 20, 1.05
 """A job may exceed its promise by 5 % and 64 MiB before it is stopped."""
+SMALL = 256 << 20
+"""What is not expected to take so much waits for nobody."""
 LEFT = 0.03
-"""Share of the memory below which a run that outgrew what was merely expected of it is stopped."""
+"""Share of the memory below which a job that outgrew what was merely expected of it is stopped."""
 GRACE = 5.0
 """Seconds between asking a job to stop and killing it."""
 
@@ -124,8 +126,8 @@ def status(state: Path) -> list[Entry]:
     return [Entry(e["name"], e["need"], e["pid"], e["held"], footprint(e["pid"]), e.get("reason", "")) for e in found]
 
 
-def footprint(pid: int) -> int:
-    """Bytes that a process and its children take now; 0 where it is gone. Reads.
+def footprint(pid: int, without: Collection[int] = ()) -> int:
+    """Bytes that a process and its children take now, but for those `without`; 0 where it is gone. Reads.
 
     Memory that forked processes share counts once where the system tells it (PSS), else each time.
     """
@@ -133,16 +135,26 @@ def footprint(pid: int) -> int:
 
     try:
         root = psutil.Process(pid)
-        family = [root, *root.children(recursive=True)]
+        below = {p.pid: p for p in root.children(recursive=True)} if pid not in without else {}
+        parents = {n: p.ppid() for n, p in below.items()}
     except psutil.Error:
         return 0
     total = 0
-    for process in family:
+    for process in (root, *(p for n, p in below.items() if not _among(n, parents, without))):
         try:
             total += _own(process)
         except psutil.Error:
             continue
     return total
+
+
+def _among(pid: int, parents: Mapping[int, int], others: Collection[int]) -> bool:
+    """Whether it or one above it is of `others`. Pure."""
+    while pid in parents:
+        if pid in others:
+            return True
+        pid = parents[pid]
+    return False
 
 
 def _own(process: Any) -> int:
@@ -167,8 +179,13 @@ class Watched:
 
 
 @contextmanager
-def watch(pid: int, need: int, *, every: float = 0.1, grace: float = GRACE) -> Iterator[Watched]:
-    """While the block runs, a process tree that outgrows `need` is stopped: asked first, killed after `grace`."""
+def watch(
+    pid: int, need: int, *, every: float = 0.1, grace: float = GRACE, scarce: Callable[[], bool] = lambda: True
+) -> Iterator[Watched]:
+    """While the block runs, a process tree that outgrows `need` is stopped: asked first, killed after `grace`.
+
+    Where `need` was only forecast, `scarce` says whether it must be: as long as there is room it may go on.
+    """
     seen, done = Watched(), threading.Event()
 
     def look() -> None:
@@ -176,7 +193,7 @@ def watch(pid: int, need: int, *, every: float = 0.1, grace: float = GRACE) -> I
         while not done.wait(every):
             uses = footprint(pid)
             seen.peak = max(seen.peak, uses)
-            if uses > limit:
+            if uses > limit and scarce():
                 seen.stopped = f"it took {size(uses)} and was promised {size(need)}"
                 _stop(pid, grace)
                 return
@@ -188,6 +205,13 @@ def watch(pid: int, need: int, *, every: float = 0.1, grace: float = GRACE) -> I
     finally:
         done.set()
         thread.join()
+
+
+def scarce() -> bool:
+    """Whether so little memory is left on this host that it would soon swap. Reads."""
+    import psutil
+
+    return machine.available() < LEFT * int(psutil.virtual_memory().total)
 
 
 def _stop(pid: int, grace: float) -> None:
@@ -251,7 +275,8 @@ def _reason(
 ) -> str:
     if before:
         return f"{before[0]['name']} came first and waits for {size(before[0]['need'])}"
-    uses = {e["id"]: footprint(e["pid"]) for e in held}
+    pids = {e["pid"] for e in held}
+    uses = {e["id"]: footprint(e["pid"], pids - {e["pid"]}) for e in held}
     given = sum(max(e["need"], uses[e["id"]]) for e in held)
     names = ", ".join(f"{e['name']} ({size(e['need'])})" for e in held)
     if given + need > total:

@@ -59,25 +59,39 @@ def run(
         )
     assert process.stdin
     assert process.stdout
+    promised, stopped = int(getattr(watch, "promised", 0)), ""
     try:
         process.stdin.write(json.dumps(args).encode() + b"\n")
         process.stdin.flush()
         result = None
-        for message in messages(process.stdout, watch):
-            if "progress" in message and watch:
-                watch.progress(*message["progress"])
-            elif "problem" in message:
-                process.wait()
-                raise Problems(Problem(**message["problem"]))
-            elif "result" in message:
-                result = message
-        code = process.wait()
+        with _guarded(process.pid, promised) as seen:
+            for message in messages(process.stdout, watch):
+                if "progress" in message and watch:
+                    watch.progress(*message["progress"])
+                elif "problem" in message:
+                    process.wait()
+                    raise Problems(Problem(**message["problem"]))
+                elif "result" in message:
+                    result = message
+            code = process.wait()
+        stopped = seen.stopped if seen else ""
     finally:
         stop(process)
+    if stopped:
+        raise problem(f"{what} was stopped before the machine would swap", why=stopped, do="close other programs")
     if code or result is None:
         cause = f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"it ended with status {code}"
         raise problem(f"{what} did not finish", why=f"{cause}: {tail(log)}", do=f"see {log}; then run it again")
     return {**result["result"], "memory": result["memory"]}
+
+
+def _guarded(pid: int, promised: int) -> contextlib.AbstractContextManager[Any]:
+    """While the block runs, a child that outgrows what it was let in for is stopped once memory runs out."""
+    if not promised:
+        return contextlib.nullcontext()
+    from lab.adapters import admission
+
+    return admission.watch(pid, promised, every=0.5, scarce=admission.scarce)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

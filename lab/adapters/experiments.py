@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lab.adapters import child, mlflow_local
+from lab.adapters import admission, child, mlflow_local
 from lab.core.problem import problem
 from lab.core.step import Stage
 from lab.core.steps_runs import Execute, Forget
@@ -26,8 +26,6 @@ from lab.runs.run import Handle, RunSpec, again, launch
 
 _PLACE = re.compile(r"\{([A-Za-z_][\w.-]*)\}")
 _HOME = Path(__file__).resolve().parents[2]
-SMALL = 256 << 20
-"""A run that declares no memory and is not expected to take so much waits for nobody."""
 
 
 def begin(step: Execute, stage: Stage, *, adopt: bool = True) -> Handle:
@@ -156,7 +154,7 @@ def expected(state: Path, step: Execute) -> int | None:
         models = spec_given(step, "models").values()
         paths = [max(m["levels"].values(), key=_weight) if m.get("levels") else m["path"] for m in models]
         last = sum(_weight(str(p)) for p in paths)
-    return int(last) if last >= SMALL else None
+    return int(last) if last >= admission.SMALL else None
 
 
 def _weight(path: str) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lab.app.plan import plan as make_plan
 from lab.apply.carry import Capacity, Carrier, Deed
 from lab.apply.events import Event
 from lab.apply.results import Outcome, Result
+from lab.apply.stage import Work
 from lab.apply.walk import Walk
 from lab.core.address import Address
 from lab.core.change import Action, Change
@@ -117,6 +119,7 @@ def _carry_out(lab: Lab, ledger: Ledger, found: Plan, verb: str, without: Sequen
         lab.world().note,
         lab.tell,
         Capacity({**Capacity().limits, **((lab.head.get("apply") or {}).get("capacities") or {})}),
+        admit=partial(_admit, lab),
         contents=contents,
     )
     walk = Walk(carrier)
@@ -262,3 +265,23 @@ def _stale(saved: Mapping[str, Any], now: Plan) -> Problems:
     if saved["serial"] != now.header.serial and not differs:
         why = "the lab was applied since then"
     return Problems(Problem("the saved plan is stale", why=why, do="run `lab plan --out FILE` again and review it"))
+
+
+@contextmanager
+def _admit(lab: Lab, name: str, need: int, work: Work) -> Iterator[int]:
+    """A step that needs much memory has its place in the host's queue, beside runs; what was overcommitted has none.
+
+    It waits for what others were promised, not for what other programs hold: its forecast is that of its use as well.
+    """
+    from lab.adapters import admission
+
+    total = lab.host.memory or 0
+    if not admission.SMALL <= need <= total:
+        yield 0
+        return
+
+    def say(why: str) -> None:
+        work.say(f"waits for memory: {why}")
+
+    with admission.admit(lab.state, need, total, name, True, check=work.check, say=say, free=lambda: total):
+        yield need

@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,8 @@ class Carrier:
     note: Callable[[str, str], None]
     tell: Tell
     capacity: Capacity = field(default_factory=Capacity)
+    admit: Callable[[str, int, Work], AbstractContextManager[int]] = lambda name, need, work: nullcontext(0)
+    """What lets a step in that needs so many bytes of memory, and says how many it was promised."""
     cancel: threading.Event = field(default_factory=threading.Event)
     contents: dict[Address, str] = field(default_factory=dict)
     """Content digest of every resource, as recorded or as just made."""
@@ -155,7 +157,7 @@ class Carrier:
                 work.outcome = {**work.outcome, **done[n][1]}
                 continue
             work.check()
-            with self.capacity.taken(step.uses, self.cancel):
+            with self.capacity.taken(step.uses, self.cancel), self._promised([(address, step)], work):
                 with self._write:
                     self.ledger.begin_step(address, n, self._key(address), text, self.generation)
                 perform = self.performer(step.verb)
@@ -169,6 +171,14 @@ class Carrier:
             with self._write:
                 self.ledger.end_step(address, n, told)
             work.outcome = {**work.outcome, **told}
+
+    @contextmanager
+    def _promised(self, part: Sequence[tuple[Address, Step]], work: Work) -> Iterator[None]:
+        """The memory that is forecast for steps which take much is theirs inside; before, they wait for it."""
+        found = [self.deeds[a].change.forecast.memory for a, s in part if "memory" in s.uses]
+        need = int(max((m.value for m in found if m is not None), default=0))
+        with self.admit(str(part[0][0]), need, work) as work.promised:
+            yield
 
     def batched(self, addresses: Sequence[Address]) -> list[tuple[Address, Result]]:
         """Changes whose steps are of one batch verb share one call; others among them run alone, before."""
@@ -214,7 +224,7 @@ class Carrier:
         works: Mapping[Address, Work],
         failed: dict[Address, Exception],
     ) -> None:
-        with self.capacity.taken(part[0][1].uses, self.cancel):
+        with self.capacity.taken(part[0][1].uses, self.cancel), self._promised(part, works[part[0][0]]):
             told = self.performer(verb)([s for _, s in part], [works[a] for a, _ in part])
         for (address, _), answer in zip(part, told, strict=True):
             if isinstance(answer, Exception):

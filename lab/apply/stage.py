@@ -34,6 +34,8 @@ class Work:
     tell: Tell = silent
     cancel: threading.Event = field(default_factory=threading.Event)
     outcome: Facts = field(default_factory=dict)
+    promised: int = 0
+    """Bytes of memory that the step in hand was let in for; 0 where it asked for none."""
     _told: float = 0.0
     _masked: set[str] = field(default_factory=set)
 
