@@ -15,7 +15,7 @@ from lab.adapters import git
 from lab.adapters.secrets import resolve
 from lab.app import state
 from lab.app.begun import leftovers
-from lab.app.guest import refuse_guests
+from lab.app.guest import note, refuse_guests
 from lab.app.lab import Lab, read_machine
 from lab.app.plan import new_record
 from lab.app.plan import plan as make_plan
@@ -132,6 +132,7 @@ def _carry_out(lab: Lab, ledger: Ledger, found: Plan, verb: str, without: Sequen
     ledger.stamp()
     ledger.fold()
     state.keep_copy(lab)
+    note(lab, f"lab {verb}", generation=number, commit=found.header.revision[:12], outcome=outcome)
     lab.hashes.save()
     if not failed and lab.store.is_dir():
         from lab.app import gc

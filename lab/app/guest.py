@@ -1,4 +1,4 @@
-"""guest: who may use what, and what they did."""
+"""guest: who may use what, and what was done by whom: the lab's audit log."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 from lab.adapters import audit
 from lab.app.lab import Lab
+from lab.apply.events import Event
 from lab.core.guest_files import GROUP
 from lab.core.problem import did_you_mean, problem
 from lab.core.units import size
@@ -25,6 +26,14 @@ LINE = re.compile(r"lab-guest(?:\[\d+\])?: (?P<who>[a-z_][a-z0-9_-]*) (?P<text>.
 def path(lab: Lab) -> Path:
     """The lab's audit log."""
     return lab.state / "audit.jsonl"
+
+
+def note(lab: Lab, what: str, **more: Any) -> None:
+    """What was done to the lab stands in its audit log; a log that cannot be written is told, and undoes nothing."""
+    try:
+        audit.append(path(lab), pwd.getpwuid(os.getuid()).pw_name, what, **more)
+    except (OSError, KeyError) as e:
+        lab.tell(Event("say", text=f"the audit log could not be written: {e}"))
 
 
 def guests(lab: Lab) -> list[dict[str, Any]]:
@@ -71,7 +80,9 @@ def lines(found: list[dict[str, Any]]) -> str:
     out = []
     for e in found:
         more = {
-            k: e[k] for k in ("run", "state", "seconds", "bytes", "code", "why", "cut") if e.get(k) not in (None, "")
+            k: e[k]
+            for k in ("run", "generation", "commit", "outcome", "state", "seconds", "bytes", "code", "why", "cut")
+            if e.get(k) not in (None, "")
         }
         shown = " ".join(f"{k}={_short(k, v)}" for k, v in more.items() if (k, v) != ("code", 0))
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(e["at"])))

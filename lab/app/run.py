@@ -9,6 +9,7 @@ from typing import Any
 
 from lab.adapters import experiments
 from lab.adapters.supervisor import wait
+from lab.app.guest import note
 from lab.app.lab import Lab
 from lab.core.address import Address
 from lab.core.problem import did_you_mean, problem
@@ -43,7 +44,9 @@ def begin(lab: Lab, address: Address, *, tags: Sequence[str] = (), changed: bool
         more = {t.partition("=")[0]: t.partition("=")[2] or "true" for t in tags}
         step = replace(step, spec={**step.spec, "tags": {**step.spec["tags"], **more}})
     stage: Any = lab.stage(address)
-    return experiments.begin(step, stage, adopt=not changed)
+    handle = experiments.begin(step, stage, adopt=not changed)
+    note(lab, f"lab run {address.partition('.')[2]}", run=handle.id)
+    return handle
 
 
 def step_of(lab: Lab, address: Address) -> Execute:

@@ -16,7 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `lab guest`."""
     verbs = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     _arguments.as_json(verbs.add_parser("list", help="the declared guests"))
-    one = verbs.add_parser("log", help="what guests did")
+    one = verbs.add_parser("log", help="what guests did, and your own applies and runs")
     one.add_argument("name", nargs="?", default="", help="only this account")
     _arguments.as_json(one)
     verbs.add_parser("verify", help="check that no line of the audit log was altered or taken out")

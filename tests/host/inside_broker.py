@@ -289,7 +289,9 @@ def tells() -> None:
     report["verify"] = owner("guest verify")
     log = ROOT / "state/audit.jsonl"
     lines = log.read_text().splitlines()
-    log.write_text("\n".join([lines[0], lines[1].replace('"who": "ann"', '"who": "kim"'), *lines[2:]]) + "\n")
+    at = next(n for n, line in enumerate(lines) if '"who": "ann"' in line)
+    altered = lines[at].replace('"who": "ann"', '"who": "kim"')
+    log.write_text("\n".join([*lines[:at], altered, *lines[at + 1 :]]) + "\n")
     report["tampered"] = owner("guest verify")
     log.write_text("\n".join(lines[:-1]) + "\n")
     report["cut"] = owner("guest verify")

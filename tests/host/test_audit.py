@@ -1,4 +1,4 @@
-"""The audit log only grows: a line that was altered, taken out or moved is found. Proves S2-3.9-2 (the log itself)."""
+"""The audit log only grows: a line altered, taken out or moved is found. Proves S2-3.9-2 (applies and runs)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.adapters import audit
+from tests.labs import TestLab
 
 
 def test_every_entry_is_kept_in_order_whoever_writes_at_once(tmp_path: Path) -> None:
@@ -60,3 +61,36 @@ def test_a_long_entry_is_cut_and_a_torn_line_is_told(tmp_path: Path) -> None:
     audit.append(path, "ann", "run")
     assert audit.verify(path) == (1, "line 2 is no whole entry")
     assert len(list(audit.entries(path))) == 2
+
+
+def test_a_writer_killed_before_its_last_word_is_no_tampering(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    for n in range(3):
+        audit.append(path, "ann", "run", n=n)
+    before = path.with_suffix(".last").read_text()
+    audit.append(path, "ann", "run")
+    path.with_suffix(".last").write_text(before)
+    assert audit.verify(path) == (4, "")
+
+
+def test_applies_and_runs_are_noted_with_who_what_and_outcome(tmp_path: Path) -> None:
+    """Each leaves one entry, in order, and an altered one is found by `lab guest verify`."""
+    lab = TestLab.make(
+        tmp_path,
+        {"file/a": "path: ROOT/a\ncontent: x\n", "experiment/e": "command: ['true']\nwhen: manual\n"},
+    )
+    assert lab("apply", "--yes", "--only", "file.a").code == 0
+    assert lab("apply", "--yes", "--only", "file.a").code == 0
+    assert lab("run", "e").code == 0
+    (tmp_path / "conf/file/a.yaml").unlink()
+    assert lab("apply", "--yes", "--only", "file.a").code == 0
+    entries = list(audit.entries(tmp_path / "state/audit.jsonl"))
+    assert [e["what"] for e in entries] == ["lab apply", "lab run e", "lab apply"]
+    assert [e.get("outcome") for e in entries] == ["done", None, "done"]
+    assert [e.get("generation") for e in entries] == [1, None, 2]
+    said = lab("guest", "log").out
+    assert said.index("lab run e") < said.rindex("lab apply")
+    assert lab("guest", "verify").code == 0
+    log = tmp_path / "state/audit.jsonl"
+    log.write_text(log.read_text().replace("lab run e", "lab run f"))
+    assert "line 2 was altered" in lab("guest", "verify").out

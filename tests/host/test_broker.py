@@ -86,7 +86,7 @@ def test_what_guests_do_is_noted_and_a_changed_or_cut_log_is_found(report: dict[
     assert "lab apply --yes  code=1" in log
     assert "refused  why=the question is longer than 64 KiB" in log
     assert re.search(r"^\d+ entries are sound\.\n\[0\]$", report["verify"])
-    assert "line 2 was altered" in report["tampered"]
+    assert re.search(r"line \d+ was altered", report["tampered"])
     assert "its end was cut off" in report["cut"]
 
 
