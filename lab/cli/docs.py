@@ -21,7 +21,10 @@ def main(args: argparse.Namespace) -> int:
     """Writes or checks `docs/kinds/` and `docs/verbs.md`."""
     root = Path(args.folder)
     if args.check:
-        stale = [*docs.check(root), *_pages.check(root)]
+        if not (root / docs.FOLDER).is_dir() and not (root / "docs/verbs.md").is_file():
+            print("This lab keeps no pages made from code. `lab docs` writes them.")
+            return 0
+        stale = [*(f"{docs.FOLDER}/{page}" for page in docs.check(root)), *_pages.check(root)]
         if stale:
             raise Problems(*(Problem(f"{page} is stale", do="run `lab docs`") for page in stale))
         print("The pages made from code are as the code says.")

@@ -55,7 +55,7 @@ def make_(root: Path, n: int) -> list[str] | None:
     for i in range(n):
         (root / f"src{i}").write_text("hello")
         (root / f"f{i}").write_text("hello")
-    return ["make", "-q"] if shutil.which("make") else None
+    return ["make", "-q"] if shutil.which("make") and n <= 10_000 else None
 
 
 def ansible(root: Path, n: int) -> list[str] | None:
@@ -82,8 +82,77 @@ def pyinfra(root: Path, n: int) -> list[str] | None:
     return [program, "@local", "deploy.py", "--dry", "-y"] if program and n <= 1000 else None
 
 
+def ninja(root: Path, n: int) -> list[str] | None:
+    """ninja -n: a build system, whose only fact of a file is its time."""
+    rules = "".join(f"build f{i}: copy src{i}\n" for i in range(n))
+    # A generator's rule is judged by times alone, without the log of an earlier build.
+    (root / "build.ninja").write_text(f"rule copy\n  command = cp $in $out\n  generator = 1\n{rules}")
+    for i in range(n):
+        (root / f"src{i}").write_text("hello")
+        (root / f"f{i}").write_text("hello")
+    return ["ninja", "-n"] if shutil.which("ninja") else None
+
+
+def cfengine(root: Path, n: int) -> list[str] | None:
+    """cf-agent -n with one `files` promise of its content per file, as CFEngine's own library would write it."""
+    promises = "".join(
+        f'    "{root}/f{i}" create => "true", edit_template_string => "hello", template_data => "{{}}",\n'
+        f'      template_method => "inline_mustache";\n'
+        for i in range(n)
+    )
+    policy = root / "policy.cf"
+    policy.write_text(f"bundle agent main\n{{\n  files:\n{promises}}}\n")
+    policy.chmod(0o600)
+    for i in range(n):
+        (root / f"f{i}").write_text("hello")
+    return ["cf-agent", "-n", "-K", "-f", str(policy)] if shutil.which("cf-agent") and n <= 10_000 else None
+
+
+def puppet(root: Path, n: int) -> list[str] | None:
+    """puppet apply --noop with one file resource per file."""
+    body = "".join(f"file {{ '{root}/f{i}': content => 'hello' }}\n" for i in range(n))
+    (root / "site.pp").write_text(body)
+    for i in range(n):
+        (root / f"f{i}").write_text("hello")
+    command = ["puppet", "apply", "--noop", "--vardir", f"{root}/var", "--confdir", f"{root}/etc", "site.pp"]
+    return command if shutil.which("puppet") and n <= 10_000 else None
+
+
+def snakemake(root: Path, n: int) -> list[str] | None:
+    """snakemake -n, one wildcard rule for all files: its cheapest form."""
+    program = shutil.which("snakemake")
+    (root / "Snakefile").write_text(
+        f"rule all:\n    input: [f'f{{i}}' for i in range({n})]\n"
+        "rule one:\n    input: 'src{i}'\n    output: 'f{i}'\n    shell: 'cp {input} {output}'\n"
+    )
+    for i in range(n):
+        (root / f"src{i}").write_text("hello")
+        (root / f"f{i}").write_text("hello")
+    return [program, "-n", "--quiet"] if program and n <= 10_000 else None
+
+
+def dvc(root: Path, n: int) -> list[str] | None:
+    """dvc status with one stage per file."""
+    program = shutil.which("dvc")
+    stages = "".join(f"  s{i}:\n    cmd: cp src{i} f{i}\n    deps: [src{i}]\n    outs: [f{i}]\n" for i in range(n))
+    for i in range(n):
+        (root / f"src{i}").write_text("hello")
+        (root / f"f{i}").write_text("hello")
+    if not program or n > 1000:
+        return None
+    measure([program, "init", "--no-scm", "-q"], root)
+    (root / "dvc.yaml").write_text(f"stages:\n{stages}")
+    measure([program, "commit", "-f", "-q"], root)
+    return [program, "status", "-q"]
+
+
 PEERS: dict[str, Callable[[Path, int], list[str] | None]] = {
     "make -q": make_,
+    "ninja -n": ninja,
+    "cf-agent -n": cfengine,
+    "puppet apply --noop": puppet,
+    "snakemake -n": snakemake,
+    "dvc status": dvc,
     "pyinfra --dry": pyinfra,
     "ansible-playbook --check": ansible,
 }
@@ -94,6 +163,7 @@ def report(sizes: list[int]) -> str:
     columns: dict[int, dict[str, Figures]] = {}
     peers: dict[str, dict[int, str]] = {}
     for n in sizes:
+        print(f"{n:,} …", file=sys.stderr, flush=True)
         root = Path(tempfile.mkdtemp(prefix="lab-bench-"))
         columns[n] = lab(root, n)
         shutil.rmtree(root)

@@ -1,0 +1,101 @@
+"""The first day: a new lab is whole and documented, the reference lab declares everything, and the wheel carries it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.labs import REPO, Ran, TestLab
+
+MISSPELT = {
+    "env/greeting": ("channels", "chanels"),
+    "model/tiny_lm": ("recipe", "recpie"),
+    "quantization/tiny_lm_q4": ("format", "fromat"),
+    "experiment/demo_train": ("params", "parms"),
+    "sweep/demo_rate": ("trials", "trails"),
+    "guest/visitor": ("keys", "kesy"),
+    "backup/nightly": ("keep", "kepe"),
+}
+
+
+def test_a_new_lab_is_ready_and_applied_at_once(tmp_path: Path) -> None:
+    """`lab init`, `lab doctor`, `lab apply`, `lab plan`: one commit, a README, nothing left to do (S1-D9.1-1)."""
+    lab = TestLab(tmp_path / "new")
+    home = {"LAB_STORE": str(tmp_path / "store"), "HOME": str(tmp_path)}
+
+    def run(*words: str) -> Ran:
+        return lab.run(*words, env=home)
+
+    made = subprocess.run(
+        [sys.executable, "-m", "lab", "init", str(lab.root)],
+        env={**os.environ, "PYTHONPATH": str(REPO), **home},
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode == 0, made.stderr
+    assert lab.git("rev-list", "--count", "HEAD").strip() == "1"
+    assert lab.git("status", "--porcelain") == ""
+    for name in (
+        "README.md",
+        "docs/README.md",
+        "conf/lab.yaml",
+        "playbooks",
+        "state/README.md",
+        "conf/.schema/file.json",
+    ):
+        assert (lab.root / name).exists(), name
+    assert run("docs", "--check").code == 0
+    assert run("doctor").code == 0
+    assert run("apply", "--yes").code == 0
+    assert run("plan", "--detailed-exitcode").code == 0
+    assert lab.git("status", "--porcelain") == ""
+
+
+def test_a_misspelt_key_of_any_kind_names_its_file_and_the_right_word(tmp_path: Path) -> None:
+    """The reference lab declares all seven kinds and is sound; a slip in each is told, all at once (DC-1)."""
+    lab = TestLab(tmp_path / "lab")
+    for part in ("conf", "playbooks", "recipes"):
+        shutil.copytree(REPO / part, lab.root / part)
+    env = {"LAB_STORE": str(tmp_path / "store"), "HOME": str(tmp_path)}
+    sound = lab.run("validate", "--all-profiles", env=env)
+    assert sound.code == 0, sound.out
+    lines = {}
+    for name, (right, wrong) in MISSPELT.items():
+        path = lab.root / f"conf/{name}.yaml"
+        text = path.read_text()
+        assert f"\n{right}:" in f"\n{text}", name
+        lines[name] = f"\n{text}".partition(f"\n{right}:")[0].count("\n") + 1
+        path.write_text(f"\n{text}".replace(f"\n{right}:", f"\n{wrong}:", 1)[1:])
+    told = lab.run("validate", "--all-profiles", env=env)
+    assert told.code == 1
+    for name, (right, wrong) in MISSPELT.items():
+        address = name.replace("/", ".")
+        said = f"conf/{name}.yaml:{lines[name]}:1  unknown key `{wrong}` in {address} — did you mean `{right}`?"
+        assert said in told.out, said
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_playbooks_and_recipes(tmp_path: Path) -> None:
+    """The repository is itself a lab, and what is built of it works without it: recipes are found and made (DC-12)."""
+    for entry in ("pyproject.toml", "lab", "conf", "playbooks", "recipes", "state", "tests", "docs"):
+        assert (REPO / entry).exists()
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(REPO)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("llm_lab-*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    names = {p.relative_to(REPO) for f in ("playbooks", "recipes") for p in (REPO / f).rglob("*.y*ml")}
+    assert names
+    assert all((tmp_path / "site/lab/_shipped" / n).is_file() for n in names)
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(tmp_path / "site")}
+    for words in (["recipes"], ["init", "made", "--recipe", "researcher"], ["-C", "made", "plan"]):
+        ran = subprocess.run(
+            [sys.executable, "-m", "lab", *words], cwd=tmp_path, env=env, capture_output=True, text=True
+        )
+        assert ran.returncode == 0, ran.stderr
+    assert "4 to create" in ran.stdout
