@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lab.adapters import child
 from lab.core.problem import problem
-from lab.runs.runner import Runner, Score
+from lab.runs.runner import Score
 
 CONTEXT = 4096
 """Tokens of context where none are asked for and the model can hold more."""
@@ -26,21 +25,6 @@ def engine(folder: Path) -> str:
     if any(folder.glob("*.safetensors")):
         return "mlx"
     raise problem(f"no engine runs what is in {folder}", why="it holds neither GGUF nor safetensors files")
-
-
-def load(folder: Path, *, engine_: str = "", context: int | None = None, **options: Any) -> Runner:
-    """The model in a folder, loaded by the engine its files are for. Frameworks not installed are a Problem."""
-    name = engine_ or engine(folder)
-    try:
-        if name == "llama.cpp":
-            from lab.adapters import llamacpp
-
-            return llamacpp.LlamaCpp(gguf(folder), context=context, **options)
-        from lab.adapters import mlx
-
-        return mlx.MLX(folder, context=context, **options)
-    except ImportError as e:
-        raise child.missing(e) from e
 
 
 def gguf(folder: Path) -> Path:

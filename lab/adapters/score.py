@@ -9,7 +9,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
-from lab.adapters import child, runners
+from lab.adapters import child, loading
 from lab.adapters.child import Progress, Watcher
 from lab.core.facts import Facts
 from lab.runs.runner import Sampling
@@ -52,7 +52,7 @@ def work(args: Facts, progress: Progress) -> Facts:
     import numpy as np
 
     folder = Path(args["folder"])
-    with runners.load(folder) as runner:
+    with loading.load(folder) as runner:
         found: dict[str, Any] = {"engine": runner.engine, "version": runner.version, "device": runner.device}
         context = runner.context
         prompt = "The "
@@ -68,7 +68,7 @@ def work(args: Facts, progress: Progress) -> Facts:
     nll = kl = 0.0
     same = done = 0
     kept = []
-    with runners.load(folder, context=size, exact=True) as runner:
+    with loading.load(folder, context=size, exact=True) as runner:
         for piece in pieces:
             logp = _log_softmax(runner.logits(piece))
             nll -= float(logp[np.arange(len(piece) - 1), piece[1:]].sum())
@@ -99,7 +99,7 @@ def measure(args: Facts, progress: Progress) -> Facts:
 
     folder = Path(args["folder"])
     rows = []
-    with runners.load(folder, context=args.get("context")) as runner:
+    with loading.load(folder, context=args.get("context")) as runner:
         text = "The quick brown fox jumps over the lazy dog while the server answers another question. "
         per = max(len(runner.tokenize(text)), 1)
         list(runner.generate(text, tokens=4))

@@ -48,7 +48,7 @@ def stamp(store: Path, lab: str) -> None:
             labs = sorted({*(known or ()), *([lab] if lab else [])})
             put(store / layout.PROVENANCE, json.dumps({"format": FORMAT, "labs": labs}, indent=1).encode())
     except PermissionError as e:
-        raise _read_only(store) from e
+        raise disk(e, store) from e
     except OSError as e:
         raise problem(
             f"the store {store} cannot be made", why=e.strerror or "", do="mount its volume, or set `lab.store`"
@@ -87,14 +87,15 @@ def add(store: Path, file: Path, sha256: str | None = None) -> str:
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         if file.stat().st_dev != final.parent.stat().st_dev:
-            moved = final.with_name(f".{sha256}.{secrets.token_hex(4)}.lab-tmp")
-            clone.copy(file, moved)
-            _settle(moved, final)
+            moved = _aside(store)
+            try:
+                clone.copy(file, moved)
+                _settle(moved, final)
+            finally:
+                moved.unlink(missing_ok=True)
             file.unlink()
         else:
             _settle(file, final)
-    except PermissionError as e:
-        raise _read_only(store) from e
     except OSError as e:
         raise disk(e, store) from e
     return sha256
@@ -102,10 +103,8 @@ def add(store: Path, file: Path, sha256: str | None = None) -> str:
 
 def copy(store: Path, file: Path, sha256: str | None = None) -> str:
     """The bytes of `file` are a blob now; `file` is left as it is. A clone where the file system has them."""
-    holding = Path(layout.incoming(str(store)))
     try:
-        holding.mkdir(parents=True, exist_ok=True)
-        whole = holding / f"copy-{secrets.token_hex(6)}.lab-tmp"
+        whole = _aside(store)
         try:
             clone.copy(file, whole)
             found = digest(whole)
@@ -118,10 +117,15 @@ def copy(store: Path, file: Path, sha256: str | None = None) -> str:
             return add(store, whole, found)
         finally:
             whole.unlink(missing_ok=True)
-    except PermissionError as e:
-        raise _read_only(store) from e
     except OSError as e:
         raise disk(e, store) from e
+
+
+def _aside(store: Path) -> Path:
+    """Where bytes lie until they are a blob: in the one folder whose leftovers the next apply removes."""
+    holding = Path(layout.incoming(str(store)))
+    holding.mkdir(parents=True, exist_ok=True)
+    return holding / f"copy-{secrets.token_hex(6)}.lab-tmp"
 
 
 def _settle(file: Path, final: Path) -> None:
@@ -181,8 +185,6 @@ def view(
         else:
             os.rename(new, folder)
         sync(folder.parent)
-    except PermissionError as e:
-        raise _read_only(store) from e
     except OSError as e:
         raise disk(e, store) from e
     finally:
@@ -276,6 +278,10 @@ def _rescue(store: Path, old: Path, name: str) -> None:
 
 def disk(error: OSError, store: Path) -> Exception:
     """The problem behind an error of the operating system while the store was written."""
+    if isinstance(error, PermissionError):
+        return problem(
+            f"the store {store} cannot be written", why="permission denied", do="make it writable, or set `lab.store`"
+        )
     with contextlib.suppress(OSError):
         free = shutil.disk_usage(store).free
         if error.errno in (28, 122):
@@ -285,9 +291,3 @@ def disk(error: OSError, store: Path) -> Exception:
                 do="run `lab gc`, or give the model another `store:`",
             )
     return problem(f"the store {store} cannot be written", why=error.strerror or str(error), do="see `lab doctor`")
-
-
-def _read_only(store: Path) -> Exception:
-    return problem(
-        f"the store {store} cannot be written", why="permission denied", do="make it writable, or set `lab.store`"
-    )

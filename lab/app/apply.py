@@ -91,6 +91,7 @@ def apply(
             _leave_to_others(lab, ledger)
             if not found.todo:
                 state.tidy(lab)
+                _sweep(lab)
                 ledger.stamp()  # an apply killed after its last record had not come to it
                 return Applied(found, found.header.generation, {})
             if not approve(found):
@@ -134,11 +135,17 @@ def _carry_out(lab: Lab, ledger: Ledger, found: Plan, verb: str, without: Sequen
     state.keep_copy(lab)
     note(lab, f"lab {verb}", generation=number, commit=found.header.revision[:12], outcome=outcome)
     lab.hashes.save()
-    if not failed and lab.store.is_dir():
+    if not failed:
+        _sweep(lab)
+    return Applied(found, number, results, interrupted)
+
+
+def _sweep(lab: Lab) -> None:
+    """What a killed apply left in the stores is gone."""
+    if lab.store.is_dir():
         from lab.app import gc
 
         gc.tidy(lab)
-    return Applied(found, number, results, interrupted)
 
 
 def _leave_to_others(lab: Lab, ledger: Ledger) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from lab.app.lab import Lab
+from lab.app.lab import Lab, read_machine
 from lab.core.address import Address
 from lab.core.change import Action, Change
 from lab.core.forecast import Estimate
@@ -18,14 +18,17 @@ from lab.plan.plan import Plan
 
 
 def too_little_disk(lab: Lab, found: Plan) -> Iterator[Problem]:
-    """What the volumes of this machine cannot hold; a plan for another machine is not asked. Reads."""
-    needs = found.forecast
-    if not needs.volumes or lab.host.name != "auto":
+    """What the volumes of this machine cannot hold; elsewhere, what the host's declared disk cannot. Reads."""
+    needs, host, here = found.forecast, lab.host, read_machine()
+    if not needs.volumes:
         return
-    free = {volume: lab.world().volume(volume or str(lab.store)) for volume in needs.volumes}
+    free: dict[str, int | None] = {"": host.disk}
+    told = f"{host.name} has {size(host.disk or 0)}"
+    if host.name == "auto" or (host.platform, host.chip, host.memory) == (here.platform, here.chip, here.memory):
+        free, told = {volume: lab.world().volume(volume or str(lab.store)) for volume in needs.volumes}, ""
     for volume, need, left in totals.shortfalls(needs, free):
         yield Problem(
-            f"the plan needs {size(need)} of disk, {volume or lab.store} has {size(left)} free",
+            f"the plan needs {size(need)} of disk, {told or f'{volume or lab.store} has {size(left)} free'}",
             why="at its peak, while it is being done",
             do="free some (`lab gc` shows what nothing needs), or leave something out with `--exclude`",
         )

@@ -6,8 +6,9 @@ import csv
 import io
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ def compare(lab: Lab, name: str, *, text: Path | None = None, tokens: int = 512,
     finally:
         shutil.rmtree(work, ignore_errors=True)
     made_rows = [_row(lab, a, p, rows[a]) for a, p in {model: original, **there}.items()]
+    made_rows = _told_apart(made_rows)
     first, rest = made_rows[0], sorted(made_rows[1:], key=lambda r: (r.format, -r.bits_per_weight, r.address))
     count = int(rows[model].get("tokens", tokens))
     label = source.name if text is None else str(source)
@@ -142,6 +144,14 @@ def table(c: Comparison) -> str:
     writer.writeheader()
     writer.writerows(asdict(r) for r in c.rows)
     return out.getvalue()
+
+
+def _told_apart(rows: list[Row]) -> list[Row]:
+    """Rows that would read alike say which quantization each is. Pure."""
+    seen = Counter((r.level, r.format) for r in rows)
+    return [
+        replace(r, level=f"{r.level} ({Address(r.address).name})") if seen[r.level, r.format] > 1 else r for r in rows
+    ]
 
 
 def _view(lab: Lab, address: Address) -> str:

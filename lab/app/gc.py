@@ -69,7 +69,7 @@ def find(lab: Lab, *, keep: int = 1, older: float = 7) -> Findings:
         linked = {s for f, r in store.views(root) if str(f) not in gone for s in (r.get("files") or {}).values()}
         later = {h for stone in _stones(lab, root, keep) for h in stone}
         for blob in sorted((root / "blobs").rglob("*")):
-            if not blob.is_file() or blob.name in linked:
+            if not blob.is_file() or blob.name in linked or blob.name.endswith(".lab-tmp"):
                 continue
             size = blob.stat().st_blocks * 512
             reason = next((r for r, known in needed.items() if blob.name in known), "")
@@ -79,7 +79,7 @@ def find(lab: Lab, *, keep: int = 1, older: float = 7) -> Findings:
             else:
                 waste.append(Waste("blob", str(blob), size, "nothing needs its content"))
         waste += _incoming(lab, root, older)
-        waste += _left(root)
+        waste += _left(lab, root)
     return Findings(tuple(waste), kept)
 
 
@@ -103,7 +103,7 @@ def tidy(lab: Lab) -> None:
     """What work left behind in the stores on its way is gone; called by the one writer, when all its work is done."""
     for root in Library(lab).roots.values():
         if store.stamped(root) is not None:
-            for waste in (*_incoming(lab, root, 7), *_left(root)):
+            for waste in (*_incoming(lab, root, 7), *_left(lab, root)):
                 if waste.kind == "rest":
                     _free(Path(waste.path), waste.kind)
 
@@ -170,14 +170,20 @@ def _incoming(lab: Lab, root: Path, older: float) -> Iterator[Waste]:
             yield Waste("rest", str(file), size, "an intermediate of work that is finished or was killed")
 
 
-def _left(root: Path) -> Iterator[Waste]:
-    for folder, names, files in os.walk(layout.models(str(root))):
-        for name in [n for n in names if n.endswith(".lab-tmp")]:
-            names.remove(name)
-            yield Waste("rest", f"{folder}/{name}", 0, "left by a killed apply")
-        for name in files:
-            if name.endswith(".lab-tmp"):
-                yield Waste("rest", f"{folder}/{name}", _size(Path(folder, name)), "left by a killed apply")
+def _left(lab: Lab, root: Path) -> Iterator[Waste]:
+    """Temporaries beside views, notes and stamps; a young one may be another lab's, at work just now."""
+    alone = set(store.stamped(root) or ()) <= {lab.id}
+    tops = (layout.models(str(root)), str(root / "datasets"), str(root / "dropped"))
+    found = [f"{root}/{name}" for name in os.listdir(root) if name.endswith(".lab-tmp")]
+    for folder, names, files in (step for top in tops for step in os.walk(top)):
+        found += [f"{folder}/{name}" for name in (*names, *files) if name.endswith(".lab-tmp")]
+        names[:] = [n for n in names if not n.endswith(".lab-tmp")]
+    for path in map(Path, found):
+        try:
+            if alone or time.time() - path.lstat().st_mtime > HOUR:
+                yield Waste("rest", str(path), _size(path), "left by a killed apply")
+        except FileNotFoundError:
+            continue
 
 
 def _busy(part: Path) -> bool:

@@ -88,9 +88,9 @@ def run(
 
 def open_runner(lab: Lab, address: str, *, context: int | None = None, **options: Any) -> Runner:
     """The resource's files, loaded by the engine they are for."""
-    from lab.adapters import runners
+    from lab.adapters import loading
 
-    return runners.load(folder(lab, address), context=context, **options)
+    return loading.load(folder(lab, address), context=context, **options)
 
 
 def folder(lab: Lab, address: str) -> Path:

@@ -59,7 +59,7 @@ def _views(root: Path, folder: Path) -> Iterator[Stray]:
         path = folder / name
         mode = path.lstat().st_mode
         if name.endswith(".lab-tmp"):
-            yield Stray(str(path), "it was left by a killed apply; `lab gc` frees it")
+            yield Stray(str(path), "it was left by a killed apply; the next `lab apply` frees it")
         elif record is not None:
             if name != layout.PROVENANCE:
                 yield from _inside(root, folder, path, record)

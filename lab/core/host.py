@@ -71,6 +71,8 @@ class Host(BaseModel):
     """GB/s of a discrete accelerator's own memory."""
     network: float | None = None
     """Download rate, bytes/s."""
+    disk: Bytes | None = None
+    """Bytes of the volume the store is on: what a plan for this host may take in all."""
     disk_rate: float | None = None
     """Sequential disk rate, bytes/s."""
     engines: Mapping[str, Engine] = {}

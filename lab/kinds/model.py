@@ -361,7 +361,8 @@ class Model(Declaration):
         if not known or None in sizes:
             if size := resources.published_bytes(context.lock):
                 took, at = work.fetching(size.value, context.host), self.volume(context)
-                return replace(self.used(context), download=size, disk=size, seconds=took, volume=at)
+                note = "its sizes are published, not resolved: `lab lock` pins its files"
+                return replace(self.used(context), download=size, disk=size, seconds=took, volume=at, notes=(note,))
             note = "its size is not known before it is fetched; `lab lock` learns it"
             return Forecast(notes=() if self.recipe or self.source_ or self.path else (note,))
         total = float(sum(s for s in sizes if s))

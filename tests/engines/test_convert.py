@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.adapters import gguf_convert, gguf_vocab, runners
+from lab.adapters import gguf_convert, gguf_vocab, loading
 from lab.core.problem import Problems
 from tests.engines import make
 
@@ -44,12 +44,12 @@ def test_llama_cpp_and_mlx_agree_on_logits(architecture: str, tmp_path: Path) ->
     import numpy as np
 
     folder = make.model(tmp_path / architecture, architecture=architecture)
-    with runners.load(folder, exact=True) as mlx:
+    with loading.load(folder, exact=True) as mlx:
         ids = mlx.tokenize(TEXT)
         expected = mlx.logits(ids)
     assert np.abs(expected).max() > 1
     for kind, most in (("F32", 1e-3), ("F16", 0.03)):
-        with runners.load(make.gguf(folder, tmp_path / f"{kind}.gguf", kind), exact=True) as llama:
+        with loading.load(make.gguf(folder, tmp_path / f"{kind}.gguf", kind), exact=True) as llama:
             assert llama.tokenize(TEXT) == ids
             assert np.abs(llama.logits(ids) - expected).max() < most
 
@@ -57,7 +57,7 @@ def test_llama_cpp_and_mlx_agree_on_logits(architecture: str, tmp_path: Path) ->
 def test_llama_cpp_splits_text_as_tokenizers_does(tiny: Path, tiny_gguf: Path) -> None:
     from tokenizers import Tokenizer
 
-    with runners.load(tiny_gguf) as llama:
+    with loading.load(tiny_gguf) as llama:
         assert llama.tokenize(TEXT) == Tokenizer.from_file(str(tiny / "tokenizer.json")).encode(TEXT).ids
         assert llama.detokenize(llama.tokenize(TEXT)) == TEXT
 
@@ -115,10 +115,10 @@ def test_llama_3s_rotary_factors_are_as_its_converter_writes_them(tiny: Path, tm
         "original_max_position_embeddings": 64,
     }
     folder = _changed(tiny, tmp_path, rope_scaling=scaling)
-    with runners.load(folder, exact=True) as mlx:
+    with loading.load(folder, exact=True) as mlx:
         ids = mlx.tokenize(TEXT * 2)
         expected = mlx.logits(ids)
-    with runners.load(make.gguf(folder, tmp_path / "r.gguf", "F32"), exact=True) as llama:
+    with loading.load(make.gguf(folder, tmp_path / "r.gguf", "F32"), exact=True) as llama:
         assert np.abs(llama.logits(ids) - expected).max() < 1e-3
-    with runners.load(make.gguf(tiny, tmp_path / "plain.gguf", "F32"), exact=True) as plain:
+    with loading.load(make.gguf(tiny, tmp_path / "plain.gguf", "F32"), exact=True) as plain:
         assert np.abs(plain.logits(ids) - expected).max() > 0.01

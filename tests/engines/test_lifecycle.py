@@ -198,6 +198,7 @@ def test_kl_rises_as_bits_fall(tmp_path: Path) -> None:
     home = Home(tmp_path / "lab", folder)
     home.declare("g", "of: tiny\nformat: gguf\ntypes: [F16, Q8_0, Q4_K_M, Q2_K]\n")
     home.declare("m", "of: tiny\nformat: mlx\nbits: [8, 4, 2]\n")
+    home.declare("twin", "of: tiny\nformat: gguf\ntype: Q8_0\n")
     home.lab("apply", "--yes")
     from lab.app.compare_models import compare
     from lab.app.lab import Lab
@@ -211,6 +212,7 @@ def test_kl_rises_as_bits_fall(tmp_path: Path) -> None:
         assert kl == sorted(kl)
         assert kl[-1] > 10 * kl[0] > 0
     assert (found.rows[0].level, found.rows[0].kl) == ("original", 0)
+    assert [r.level for r in found.rows[1:4]] == ["F16", "Q8_0 (g.Q8_0)", "Q8_0 (twin)"]
     assert all(r.perplexity > 1 and r.tokens_per_second > 0 and r.memory > 10_000_000 for r in found.rows)
     began = time.perf_counter()
     assert compare(Lab.find(home.root), "tiny", tokens=256) == found

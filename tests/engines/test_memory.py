@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.adapters import gguf_convert, runners
+from lab.adapters import gguf_convert, loading
 from tests.engines import make
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +70,7 @@ def test_conversion_and_quantization_need_a_fraction_of_the_model(large: Path, t
         embedding="", pure=False, copy=False, limit=160 * MIB,
     )  # fmt: skip
     assert made["bytes"] < 0.35 * size  # type: ignore[operator]
-    with runners.load(tmp_path / "q" / "q4.gguf", context=64) as r:
+    with loading.load(tmp_path / "q" / "q4.gguf", context=64) as r:
         assert sum(p.token >= 0 for p in r.generate("The", tokens=2)) > 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lab.adapters import gguf_engine, gguf_quant, imatrix, mlx_quant, runners, store
+from lab.adapters import gguf_engine, gguf_quant, imatrix, loading, mlx_quant, store
 from lab.core.problem import Problems
 from lab.core.steps_engines import Convert, Importance, Quantize, QuantizeMLX
 from tests import doubles
@@ -36,7 +36,7 @@ def test_q4_0_is_smaller_and_its_header_says_so(tiny: Path, tmp_path: Path) -> N
     reader = GGUFReader(small["path"])
     assert int(reader.fields["general.file_type"].parts[-1][0]) == 2
     assert {t.tensor_type.name for t in reader.tensors} == {"Q4_0", "F32", "Q6_K"}
-    with runners.load(Path(small["view"])) as r:
+    with loading.load(Path(small["view"])) as r:
         assert sum(p.token >= 0 for p in r.generate("The", tokens=8)) > 0
 
 
@@ -126,7 +126,7 @@ def test_mlx_quantizes_to_bits_and_runs_what_it_made(bits: int, tiny: Path, tmp_
     config = json.loads((Path(found["view"]) / "config.json").read_text())
     assert config["quantization"]["bits"] == bits
     assert (Path(found["view"]) / "tokenizer.json").read_bytes() == (tiny / "tokenizer.json").read_bytes()
-    with runners.load(Path(found["view"])) as r:
+    with loading.load(Path(found["view"])) as r:
         assert sum(p.token >= 0 for p in r.generate("The", tokens=4)) > 0
 
 
@@ -139,7 +139,7 @@ def test_mlx_gives_the_same_bytes_again(tiny: Path, tmp_path: Path) -> None:
 def test_learned_methods_learn_from_the_local_text(method: str, tiny: Path, tmp_path: Path) -> None:
     found = _mlx(tmp_path, tiny, bits=4, method=method, samples=4, sequence=32)
     assert found["calibration"]["tokens"] == 128
-    with runners.load(Path(found["view"])) as r:
+    with loading.load(Path(found["view"])) as r:
         assert sum(p.token >= 0 for p in r.generate("The", tokens=4)) > 0
 
 

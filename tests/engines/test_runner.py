@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lab.adapters import runners
+from lab.adapters import loading
 from lab.core.problem import Problems
 from lab.runs.runner import Runner, Sampling
 
@@ -19,7 +19,7 @@ PROMPT = "The class statement"
 
 @pytest.fixture(params=["llama.cpp", "mlx"], scope="module")
 def runner(request: pytest.FixtureRequest, tiny: Path, tiny_gguf: Path) -> Iterator[Runner]:
-    with runners.load(tiny_gguf if request.param == "llama.cpp" else tiny) as found:
+    with loading.load(tiny_gguf if request.param == "llama.cpp" else tiny) as found:
         assert found.engine == request.param
         yield found
 
@@ -71,7 +71,7 @@ def test_memory_and_version_are_told(runner: Runner) -> None:
 
 
 def test_both_engines_embed_the_same_text_alike(tiny: Path, tiny_gguf: Path) -> None:
-    with runners.load(tiny) as mlx, runners.load(tiny_gguf) as llama:
+    with loading.load(tiny) as mlx, loading.load(tiny_gguf) as llama:
         a, b = mlx.embed(PROMPT), llama.embed(PROMPT)
     assert sum(x * y for x, y in zip(a, b, strict=True)) > 0.999
 
@@ -89,14 +89,14 @@ def test_a_framework_that_is_not_installed_names_its_extra(
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(Problems) as e:
-        runners.load(tiny_gguf if package == "llama_cpp" else tiny)
+        loading.load(tiny_gguf if package == "llama_cpp" else tiny)
     assert f"pip install 'llm-lab[{extra}]'" in str(e.value)
 
 
 def test_a_file_that_is_no_model_is_a_problem_not_a_traceback(tmp_path: Path, tiny: Path) -> None:
     (tmp_path / "x.gguf").write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(Problems):
-        runners.load(tmp_path / "x.gguf")
+        loading.load(tmp_path / "x.gguf")
     (tmp_path / "empty").mkdir()
     with pytest.raises(Problems, match="no engine runs"):
-        runners.load(tmp_path / "empty")
+        loading.load(tmp_path / "empty")

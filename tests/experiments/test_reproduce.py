@@ -133,7 +133,7 @@ LLAMA = """\
 import pathlib
 from lab.adapters import runners
 def main(models: dict, word: str = "The statement"):
-    with runners.load(pathlib.Path(models["m"]), context=128, exact=True) as model:
+    with loading.load(pathlib.Path(models["m"]), context=128, exact=True) as model:
         text = "".join(p.text for p in model.generate(word, tokens=8))
         return {"perplexity": model.score(word + text).perplexity, "bytes": len(text.encode())}
 """

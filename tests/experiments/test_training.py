@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.adapters import runners
+from lab.adapters import loading
 from lab.app.new import recipes
 from lab.runs.folder import RunFolder
 from lab.runs.run import RunSpec, again, launch
@@ -47,7 +47,7 @@ def lab(bench: Bench, tmp_path: Path) -> Bench:
 
 def said(folder: Path) -> str:
     """What a model writes."""
-    with runners.load(folder, context=128) as model:
+    with loading.load(folder, context=128) as model:
         return "".join(p.text for p in model.generate("The for statement", tokens=12))
 
 

@@ -242,8 +242,6 @@ def _world(root: Path) -> Iterator[tuple[str, str]]:
             path = Path(folder) / name
             shown = path.relative_to(root).as_posix()
             temporary = name.endswith(("lab-tmp", ".tmp", ".part")) or shown.startswith(("state/work/", "store/inco"))
-            if shown.startswith("store/") and name.endswith("lab-tmp"):
-                continue  # the store's own temporaries have random names; `lab gc` frees them
             ours = shown.startswith(("out/", "store/models/")) and (path.is_symlink() or not path.is_dir())
             if path.is_symlink() and ours:
                 yield shown, f"link to {os.readlink(path)}"

@@ -89,6 +89,10 @@ def test_the_reference_lab_plans_offline_and_refuses_what_does_not_fit(capsys: p
     assert code == 1
     assert "does not fit on m3_max" in text
     assert "allow_overcommit: true" in text
+    assert "its sizes are published, not resolved" in text
+    code, text = lab(capsys, "plan", "profile=mac_studio", "host.disk=2TB")
+    assert code == 1
+    assert "mac_studio_512 has 2.0 TB" in text
 
 
 def test_lists_of_types_and_contexts_are_taken_with_commas(capsys: pytest.CaptureFixture[str]) -> None:

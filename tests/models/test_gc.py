@@ -95,6 +95,38 @@ def test_old_partial_downloads_and_what_a_kill_left_are_freed_young_ones_stay(la
     assert not list(lab.store.rglob("*.lab-tmp"))
 
 
+def test_the_next_apply_removes_what_a_kill_left_also_where_nothing_is_to_do(lab: Folder) -> None:
+    left = [
+        lab.store / "models/one/.original.aaaa.lab-tmp/x/file",
+        lab.store / "incoming/copy-aaaa.lab-tmp",
+        lab.store / "dropped/.a.json.lab-tmp",
+        lab.store / "..lab.json.lab-tmp",
+    ]
+    for file in left:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("half")
+    assert "No changes" in lab.ok("apply", "--yes")
+    assert not list(lab.store.rglob("*.lab-tmp"))
+    assert "as laid out" in lab.ok("models", "check")
+    assert blobs(lab) == {ONE, TWO}
+
+
+def test_what_another_lab_may_be_building_in_a_shared_store_is_left_alone_for_an_hour(
+    lab: Folder, tmp_path: Path
+) -> None:
+    other = Folder(tmp_path / "other", id="other-lab", store=str(lab.store))
+    other.declare("three", path=str(tmp_path / "one.txt"))
+    other.ok("apply", "--yes")
+    building = lab.store / "models/three/.original.bbbb.lab-tmp"
+    building.mkdir()
+    lab.ok("apply", "--yes")
+    lab.ok("gc", "--yes")
+    assert building.is_dir()
+    os.utime(building, (time.time() - 7200,) * 2)
+    lab.ok("apply", "--yes")
+    assert not building.exists()
+
+
 def test_a_view_that_was_forgotten_in_the_ledger_and_in_conf_is_freed_with_its_bytes(lab: Folder) -> None:
     (lab.root / "conf/model/one.yaml").unlink()
     lab.ok("state", "rm", "model.one")
