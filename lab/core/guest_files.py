@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Iterable, Mapping
 
 FOLDER = "/etc/lab/guests"
@@ -25,6 +27,16 @@ ULIMITS = {"memory": ("v", 1024), "processes": ("u", 1), "file": ("f", 1024), "c
 """Limit → bash's `ulimit` letter and its unit."""
 PAM = {"memory": ("as", 1024), "processes": ("nproc", 1), "file": ("fsize", 1024), "cpu": ("cpu", 60)}
 """Limit → item of limits.conf(5) and its unit; they hold for logins that are not over ssh."""
+
+
+def is_key(kind: str, data: str) -> bool:
+    """Whether base64 data is a public ssh key of the kind it is said to be."""
+    try:
+        raw = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    length = int.from_bytes(raw[:4], "big")
+    return raw[4 : 4 + length].decode("ascii", "replace") == kind and len(raw) > 4 + length
 
 
 def authorized_keys(keys: Iterable[str], expires: str) -> str:

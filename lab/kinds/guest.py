@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lab import __version__
 from lab.core import guest_files as text
@@ -51,9 +50,9 @@ class Guest(Declaration):
     """Who they are."""
     keys: tuple[str, ...] = Field(min_length=1)
     """Public ssh keys: the line itself, or a file of the repository that holds lines."""
-    expires: str = Field(default="", pattern=r"^(\d{4}-\d\d-\d\d)?$")
+    expires: str = ""
     """The first day they can no longer log in."""
-    hours: str = Field(default="", pattern=r"^(([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d)?$")
+    hours: str = ""
     """When they may log in, `09:00-18:00`, in the machine's own zone."""
     may: tuple[Annotated[Address, MAY], ...] = ()
     """What they may use: environments, models and data are readable to them, experiments they may start."""
@@ -67,6 +66,20 @@ class Guest(Declaration):
     """What becomes of their home when they go: a tar file below `state/guests`, kept in place as root's, or nothing."""
     hide_processes: bool = False
     """Whether every user of the machine sees only their own processes (Linux; `/proc` with hidepid=2)."""
+
+    @field_validator("expires")
+    @classmethod
+    def _day(cls, value: str) -> str:
+        if value and (not re.fullmatch(r"\d{4}-\d\d-\d\d", value) or not _is_day(value)):
+            raise ValueError("expected a day, such as 2027-03-01")
+        return value
+
+    @field_validator("hours")
+    @classmethod
+    def _clock(cls, value: str) -> str:
+        if value and not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d", value):
+            raise ValueError("expected hours, such as 09:00-18:00")
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -103,7 +116,7 @@ class Guest(Declaration):
                 why = "a private key" if "PRIVATE KEY" in key else "neither a public key nor a file of the repository"
                 yield f"a key of {context.address} is {why}", "keys", "give the line of the .pub file, or its path"
         for line in self.key_lines(context):
-            if (m := KEY.fullmatch(line)) is None or not _is_key(m[1], m[2]):
+            if (m := KEY.fullmatch(line)) is None or not text.is_key(m[1], m[2]):
                 yield (
                     f"a key of {context.address} is not a public ssh key",
                     "keys",
@@ -328,25 +341,32 @@ class Guest(Declaration):
         }
 
     def forecast(self, change: Change, context: Context) -> Forecast:
-        if not context.host.platform.startswith("osx"):
-            return Forecast()
-        missing = [k for k in ("memory", "cpu") if k in self.limits.numbers()]
-        notes = [f"macOS does not enforce limits.{k} for every process" for k in missing]
-        return Forecast(notes=(*notes, "macOS has no account expiry: the key and the session end it"))
+        """What they gain, and which limits are weaker than they read. Pure."""
+        notes = []
+        if change.action is Action.CREATE:
+            until = f" until {self.expires}" if self.expires else ""
+            notes.append(f"opens {', '.join(self.may) or 'nothing yet'}{until}")
+        limits = self.limits.numbers()
+        if "disk" in limits:
+            notes.append("limits.disk is looked at every half minute, not at each write")
+        if context.host.platform.startswith("osx"):
+            notes += [f"macOS does not enforce limits.{k} for every process" for k in ("memory", "cpu") if k in limits]
+            notes.append("macOS has no account expiry: the key and the session end it")
+            notes += ["macOS does not hide other people's processes"] * self.hide_processes
+        return Forecast(notes=tuple(notes))
+
+
+def _is_day(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def change_stamp(recorded: Facts) -> str:
     """A short name that is the same each time the same guest is removed: a removal begun twice archives once. Pure."""
     return hashlib.sha256(json.dumps(recorded, sort_keys=True, default=str).encode()).hexdigest()[:8]
-
-
-def _is_key(kind: str, data: str) -> bool:
-    try:
-        raw = base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError):
-        return False
-    length = int.from_bytes(raw[:4], "big")
-    return raw[4 : 4 + length].decode("ascii", "replace") == kind and len(raw) > 4 + length
 
 
 def _read(data: bytes | None) -> Any:

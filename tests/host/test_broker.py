@@ -22,7 +22,8 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     if why := sandbox.possible():
         pytest.skip(why)
-    return sandbox.inside(Path(__file__).with_name("inside_broker.py"), tmp_path_factory.mktemp("sandbox"))
+    folder = tmp_path_factory.mktemp("sandbox")
+    return sandbox.inside(Path(__file__).with_name("inside_broker.py"), folder, timeout=1200)
 
 
 def test_the_owner_applies_with_sudo_and_then_there_is_nothing_to_do(report: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from lab.core import guest_files as text
 from lab.core import guest_programs as programs
 from lab.core.address import Address
 from lab.core.change import Action, Change
+from lab.core.host import Host
 from lab.core.step import Cancelled, Play
 from lab.kinds.guest import Guest
 from tests.host.support import Context, Stage
@@ -66,10 +67,29 @@ def test_rights_follow_what_is_declared_before_it_is_made() -> None:
 
 def test_a_guest_without_an_end_or_with_a_strange_one_is_seen_by_its_words() -> None:
     assert Guest(keys=[KEY]).wanted(context())["expires"] == "never"
-    with pytest.raises(ValueError, match="expires"):
-        Guest(keys=[KEY], expires="next year")
+    for day in ("next year", "2027-13-45", "2027-3-1"):
+        with pytest.raises(ValueError, match="expected a day"):
+            Guest(keys=[KEY], expires=day)
+    with pytest.raises(ValueError, match="expected hours"):
+        Guest(keys=[KEY], hours="9-18")
     with pytest.raises(ValueError, match="person"):
         Guest(keys=[KEY], person="Ann:0:0")
+
+
+def test_the_plan_says_what_a_guest_gains_and_which_limits_are_weaker_than_they_read() -> None:
+    guest = Guest(
+        keys=[KEY], may=["model.tiny"], expires="2030-01-01", limits={"memory": "1GB", "disk": "2GB"},
+        hide_processes=True,
+    )  # fmt: skip
+    change, linux, mac = Change(Address("guest.ann"), Action.CREATE), context(), context()
+    mac.host = Host(platform="osx-arm64")
+    assert guest.forecast(change, linux).notes == (
+        "opens model.tiny until 2030-01-01",
+        "limits.disk is looked at every half minute, not at each write",
+    )
+    found = guest.forecast(change, mac).notes
+    for words in ("limits.memory", "account expiry", "other people's processes"):
+        assert any(words in note for note in found)
 
 
 @pytest.mark.parametrize("made", [programs.session(), programs.start(), programs.client(), programs.profile()[1]])
