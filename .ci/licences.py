@@ -29,9 +29,8 @@ def page() -> str:
     lines = [
         "# Licences",
         "",
-        "Lab itself is Apache-2.0. What development and CI install (`.ci/requirements.txt`), by the packages' own metadata;",
-        "written by `.ci/lock`. A plain `pip install llm-lab` takes only the first dozen of them: see `dependencies` in",
-        "pyproject.toml.",
+        "Lab itself is Apache-2.0. What development and CI install (`.ci/requirements.txt`), by the packages' metadata;",
+        "written by `.ci/lock`. A plain `pip install llm-lab` takes only `dependencies` of pyproject.toml and what those need.",
         "",
         "| package | version | licence |",
         "|---|---|---|",
