@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lab.adapters.profile import profile
 from lab.app.lab import Lab
 from lab.core.address import Address, is_name
 from lab.core.problem import did_you_mean, problem
+from lab.kinds.dataset import SOURCES
 
 
 def named(lab: Lab, name: str) -> tuple[Any, Path, str]:
@@ -166,7 +167,11 @@ def add(lab: Lab, path: Path, name: str = "") -> tuple[Path, str]:
 
 
 def lineage(lab: Lab, name: str) -> dict[str, Any]:
-    """What a resource is made from and what is made from it, directly and not: `{nodes, edges}`."""
+    """What a resource is made from and what is made from it, directly and not: `{nodes, edges, datasets}`.
+
+    `datasets` says of each dataset among them where it comes from, what is done to it step by step, and what its
+    columns mean.
+    """
     address = Address(name)
     known = {*lab.declarations}
     if address not in known:
@@ -187,11 +192,26 @@ def lineage(lab: Lab, name: str) -> dict[str, Any]:
     walk(address, lambda a: [(n, (str(n), str(a))) for n in needs.get(Address(a), ())])
     walk(address, lambda a: [(o, (str(a), str(o))) for o, ns in needs.items() if Address(a) in ns])
     nodes = sorted({address, *(x for e in edges for x in e)})
-    return {"nodes": nodes, "edges": sorted([list(e) for e in edges])}
+    made = {n: _made(lab.declarations[Address(n)]) for n in nodes if n.startswith("dataset.")}
+    return {"nodes": nodes, "edges": sorted([list(e) for e in edges]), "datasets": made}
 
 
-def mermaid(graph: Mapping[str, Sequence[Any]]) -> str:
+def _made(declared: Any) -> dict[str, Any]:
+    """Source, transforms and notes of a declared dataset. Pure."""
+    source = {n: getattr(declared, "source_" if n == "from" else n) for n in SOURCES}
+    told = {n: list(v) if isinstance(v, tuple) else str(v) for n, v in source.items() if v}
+    return {"source": told, "transform": [dict(step) for step in declared.transform], "columns": dict(declared.notes)}
+
+
+def mermaid(graph: Mapping[str, Any]) -> str:
     """The lineage as a Mermaid graph. Pure."""
     ids = {n: f"n{i}" for i, n in enumerate(graph["nodes"])}
-    lines = ["graph LR", *(f'  {ids[n]}["{n}"]' for n in graph["nodes"])]
+    known = graph["datasets"]
+
+    def label(node: str) -> str:
+        steps = [next(iter(step)) for step in known.get(node, {}).get("transform", ())]
+        source = [f"{k} {v}" for k, v in known.get(node, {}).get("source", {}).items()]
+        return "<br>".join([node, *source, *([", ".join(steps)] if steps else [])]).replace('"', "'")
+
+    lines = ["graph LR", *(f'  {ids[n]}["{label(n)}"]' for n in graph["nodes"])]
     return "\n".join([*lines, *(f"  {ids[a]} --> {ids[b]}" for a, b in graph["edges"])])

@@ -9,6 +9,7 @@ import json
 import math
 import re
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -245,7 +246,10 @@ def test_a_server_that_restarts_mid_way_gets_everything_once(tmp_path: Path) -> 
     """A remote MLflow server is fed from the local store; stopped and started again, it has every point once."""
     db = tmp_path / "mlflow" / "mlflow.db"
     mlflow_local.prepare(db)
-    theirs, port = tmp_path / "their_state", 5739
+    theirs = tmp_path / "their_state"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     theirs.mkdir()
     url = mlflow_server.serve(theirs, port=port)["url"]
     try:
