@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,12 @@ class Repository:
         excludes: Sequence[str],
         tags: Sequence[str],
         progress: Callable[[float, float], None],
+        at: datetime | None = None,
     ) -> dict[str, Any]:
-        """The summary of one new snapshot: `snapshot_id`, `files_new`, `data_added`, `total_bytes_processed`, …"""
+        """The summary of one new snapshot: `snapshot_id`, `files_new`, `data_added`, `total_bytes_processed`, …
+
+        `at` is the time it is to bear, now by default.
+        """
         for path in paths:
             if not os.path.lexists(path):
                 raise problem(f"{path} is to be backed up and is not there", do="make it, or take it off `paths`")
@@ -107,6 +112,7 @@ class Repository:
                     summary.update(told)
 
         words = [w for e in excludes for w in ("--exclude", e)] + [w for t in tags for w in ("--tag", t)]
+        words += ["--time", at.astimezone().strftime("%Y-%m-%d %H:%M:%S")] if at else []
         # Status 3: some files could not be read; the snapshot holds the rest.
         status, _, err = self.run("backup", "--json", "--host", "lab", *words, "--", *paths, hear=hear, fine=(0, 3))
         if not summary:

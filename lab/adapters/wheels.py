@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lab.core.problem import problem
@@ -92,16 +92,15 @@ def pack(one: metadata.Distribution, folder: Path) -> Path:
     target = folder / f"{name}-{one.version}-{tag}.whl"
     info = f"{name}-{one.version}.dist-info"
     entries = dict(_files(one, info, f"{name}-{one.version}.data"))
-    entries[f"{info}/WHEEL"] = lambda: said.encode()
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[tuple[str, str, str]] = []
     temporary = target.with_suffix(".lab-tmp")
     with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as out:
-        for inside, read in sorted(entries.items()):
-            data = read()
+        for inside, path in sorted(entries.items()):
+            data = _shebang(path.read_bytes()) if ".data/scripts/" in inside else path.read_bytes()
             sum_ = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
             rows.append((inside, f"sha256={sum_}", str(len(data))))
-            _put(out, inside, data, executable=".data/scripts/" in inside)
+            _put(out, inside, data, executable=bool(path.stat().st_mode & 0o111))
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([*rows, (f"{info}/RECORD", "", "")])
         _put(out, f"{info}/RECORD", text.getvalue().encode())
@@ -111,13 +110,13 @@ def pack(one: metadata.Distribution, folder: Path) -> Path:
 
 def _put(out: zipfile.ZipFile, name: str, data: bytes, executable: bool = False) -> None:
     member = zipfile.ZipInfo(name, _EPOCH)
-    member.external_attr = (0o755 if executable else 0o644) << 16
+    member.external_attr = (0o100755 if executable else 0o100644) << 16  # without the file's type pip sets no mode
     member.compress_type = zipfile.ZIP_DEFLATED
     out.writestr(member, data)
 
 
-def _files(one: metadata.Distribution, info: str, data: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Name in the wheel → its bytes, of every file of a package but what an installer wrote."""
+def _files(one: metadata.Distribution, info: str, data: str) -> Iterator[tuple[str, Path]]:
+    """Name in the wheel → where it lies, of every file of a package but what an installer wrote."""
     made = {f"bin/{e.name}" for e in one.entry_points if e.group in ("console_scripts", "gui_scripts")}
     editable = normalized(one.metadata["Name"]) == LAB and _editable(one)
     if one.files is None:
@@ -127,16 +126,15 @@ def _files(one: metadata.Distribution, info: str, data: str) -> Iterator[tuple[s
         if "__pycache__" in parts or file.suffix == ".pyc" or not path.is_file():
             continue
         if parts[0].endswith(".dist-info"):
-            if file.name not in _OURS and file.name != "WHEEL":
-                yield f"{info}/{'/'.join(parts[1:])}", path.read_bytes
+            if file.name not in _OURS:
+                yield f"{info}/{'/'.join(parts[1:])}", path
         elif ".." in parts:
             outside = os.path.relpath(os.path.realpath(path.parent), os.path.realpath(sys.prefix)) + "/" + path.name
             if outside in made or outside.startswith(".."):
                 continue
-            where = f"{data}/scripts/{path.name}" if outside.startswith("bin/") else f"{data}/data/{outside}"
-            yield where, lambda path=path: _shebang(path.read_bytes())  # type: ignore[misc]
+            yield f"{data}/scripts/{path.name}" if outside.startswith("bin/") else f"{data}/data/{outside}", path
         elif not editable:
-            yield file.as_posix(), path.read_bytes
+            yield file.as_posix(), path
     if editable:
         yield from _checkout()
 
@@ -145,13 +143,13 @@ def _editable(one: metadata.Distribution) -> bool:
     return '"editable":true' in (one.read_text("direct_url.json") or "").replace(" ", "")
 
 
-def _checkout() -> Iterator[tuple[str, Callable[[], bytes]]]:
+def _checkout() -> Iterator[tuple[str, Path]]:
     package = Path(__file__).resolve().parents[1]
     rooms = {"lab": package} | {f"lab/_shipped/{n}": package.parent / n for n in ("playbooks", "recipes")}
     for inside, folder in rooms.items():
         for path in sorted(folder.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
-                yield f"{inside}/{path.relative_to(folder).as_posix()}", path.read_bytes
+                yield f"{inside}/{path.relative_to(folder).as_posix()}", path
 
 
 def _shebang(data: bytes) -> bytes:

@@ -102,7 +102,7 @@ def choose(found: Sequence[dict[str, Any]], at: str) -> dict[str, Any]:
         end = datetime.fromisoformat(f"{at}T23:59:59" if len(at) == 10 else at).astimezone()
     except ValueError as e:
         raise problem(f"`{at}` is neither a time nor a snapshot", do="see `lab backup list`") from e
-    before = [s for s in found if _time(s) <= end]
+    before = [s for s in found if made(s) <= end]
     if not before:
         raise problem(
             f"no snapshot is as old as {at}",
@@ -112,7 +112,8 @@ def choose(found: Sequence[dict[str, Any]], at: str) -> dict[str, Any]:
     return before[-1]
 
 
-def _time(snapshot: dict[str, Any]) -> datetime:
+def made(snapshot: dict[str, Any]) -> datetime:
+    """When a snapshot was made."""
     # restic writes nanoseconds, of which Python reads six digits.
     head, _, rest = snapshot["time"].partition(".")
     zone = rest[rest.find("+") :] if "+" in rest else rest[rest.find("-") :] if "-" in rest else "+00:00"

@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from lab.adapters.restic import Repository
@@ -60,7 +61,8 @@ def now(lab: Lab, name: str = "", scheduled: bool = False) -> list[dict[str, Any
         for repository in repositories(applied):
             begun = time.time()
             try:
-                summary = repository.backup(saved.paths, saved.excludes, _tags(lab, name), stage.progress)
+                after = _after(repository.snapshots(f"backup:{name}"))
+                summary = repository.backup(saved.paths, saved.excludes, _tags(lab, name), stage.progress, after)
                 repository.forget(applied["keep"], f"backup:{name}")
             except Problems as e:
                 failed += e.problems
@@ -81,6 +83,15 @@ def now(lab: Lab, name: str = "", scheduled: bool = False) -> list[dict[str, Any
     if scheduled:
         upkeep(lab, name, applied)
     return told
+
+
+def _after(known: Sequence[dict[str, Any]]) -> datetime | None:
+    """A second after the newest snapshot, where the clock was set back behind it: the last one made stays the newest.
+
+    Else `keep` would drop it, and a restore would take the one before.
+    """
+    last = _snapshot.made(known[-1]) if known else None
+    return last + timedelta(seconds=1) if last and last >= datetime.now().astimezone() else None
 
 
 def upkeep(lab: Lab, name: str, applied: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,41 @@ def test_old_snapshots_are_thinned_as_declared(lab: Lab) -> None:
         (lab.root / "data/notes.txt").write_text(f"{n}\n")
         backup.now(lab)
     assert len(backup.snapshots(lab)) == 3
+
+
+def test_snapshots_are_kept_by_day_week_and_month(lab: Lab) -> None:
+    config = lab.root / "conf/backup/nightly.yaml"
+    text = config.read_text().replace("{last: 3, daily: 0, weekly: 0, monthly: 0}", "{daily: 3, weekly: 0, monthly: 2}")
+    config.write_text(text)
+    assert cli(lab.root, "apply", "--yes").returncode == 0
+    repository = Repository(str(lab.root.parent / "repo"), lambda: "correct horse")
+    begin = datetime(2026, 3, 20, 12).astimezone()
+    for day in range(20):
+        (lab.root / "data/notes.txt").write_text(f"{day}\n")
+        repository.backup(
+            [str(lab.root / "data")], (), backup._tags(lab, "nightly"), lambda *a: None, begin + timedelta(days=day)
+        )
+    backup.now(lab)
+    times = [s["time"][:10] for s in backup.snapshots(lab)]
+    assert times[:-1] == ["2026-04-07", "2026-04-08"], "of each day the last, of each month the last"
+    assert len(times) == 3
+
+
+def test_with_the_clock_set_back_the_last_snapshot_made_is_the_newest_and_is_kept(lab: Lab) -> None:
+    repository = Repository(str(lab.root.parent / "repo"), lambda: "correct horse")
+    ahead = datetime.now().astimezone() + timedelta(days=400)
+    saved = backup.now(lab)[0]["snapshot"]
+    for _ in range(3):
+        repository.backup([str(lab.root / "data")], (), backup._tags(lab, "nightly"), lambda *a: None, ahead)
+    (lab.root / "data/notes.txt").write_text("after the clock was set back\n")
+    made = backup.now(lab)[0]["snapshot"]
+    found = [s["id"] for s in backup.snapshots(lab)]
+    assert found[-1] == made[:8]
+    assert saved[:8] not in found, "three are kept, and the last one made is among them"
+    assert not backup.status(lab)[0]["late"]
+    (lab.root / "data/notes.txt").unlink()
+    restore(lab)
+    assert (lab.root / "data/notes.txt").read_text() == "after the clock was set back\n"
 
 
 def test_a_wrong_password_is_told_and_changes_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

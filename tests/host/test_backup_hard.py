@@ -66,6 +66,34 @@ def test_killed_at_random_moments_the_last_good_snapshot_restores_and_the_next_b
     assert tree(restored / "data") == tree(lab.root / "data")
 
 
+def test_a_gigabyte_grows_by_what_changed_is_thinned_checked_and_comes_back(lab: Lab) -> None:
+    """1.1 GB in 2,200 files: first, incremental, prune, a check that reads all, and a restore bit for bit."""
+    dice = random.Random(9)
+    for n in range(1100):
+        folder = lab.root / f"data/{n % 37}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{n}.bin").write_bytes(dice.randbytes(1_000_000))
+        (folder / f"{n}.txt").write_text(f"{n}\n")
+    (first,) = backup.now(lab)
+    assert first["added"] > 1_090_000_000
+    (second,) = backup.now(lab)
+    assert second["added"] < 3_000_000, "nothing changed but the log"
+    for round_ in range(3):
+        for n in range(10):
+            (lab.root / f"data/0/{37 * n}.bin").write_bytes(dice.randbytes(1_000_000))
+        (last,) = backup.now(lab)
+        assert 10_000_000 < last["added"] < 14_000_000, round_
+    assert len(backup.snapshots(lab)) == 3, "thinned"
+    repo = lab.root.parent / "repo"
+    size = sum(p.stat().st_size for p in repo.rglob("*") if p.is_file())
+    assert size < 1_180_000_000, "what only old snapshots held is gone"
+    backup.check(lab, subset="100%")
+    good = tree(lab.root / "data")
+    shutil.rmtree(lab.root / "data")
+    restore(lab)
+    assert tree(lab.root / "data") == good
+
+
 @pytest.mark.root
 def test_a_full_disk_is_told_and_earlier_snapshots_stay_sound(lab: Lab, tmp_path: Path) -> None:
     if os.geteuid():

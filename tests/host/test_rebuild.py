@@ -5,12 +5,14 @@ Real git, restic, conda packages and supervised runs; another root, another home
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +120,11 @@ def verdicts(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
     return {r["address"]: r["verdict"] for r in json.loads(done.stdout)["resources"]}
 
 
+def runs_tracked(machine: Machine) -> dict[str, str]:
+    with contextlib.closing(sqlite3.connect(machine.at / "lab/state/mlflow/mlflow.db")) as db:
+        return dict(db.execute("SELECT run_uuid, artifact_uri FROM runs"))
+
+
 def same(old: Machine, new: Machine) -> None:
     """Nothing is left to do, all digests are equal, the run is there and history goes on."""
     plan = new.lab("-C", "lab", "plan")
@@ -128,10 +135,16 @@ def same(old: Machine, new: Machine) -> None:
     assert (new.at / "lab/state/outputs/e/words").read_text() == "3"
     assert (new.at / "home/motd").read_text() == "hello"
     assert "rebuild" in new.lab("-C", "lab", "history").stdout
+    tracked = [runs_tracked(m) for m in (old, new)]
+    assert tracked[0].keys() == tracked[1].keys()
+    assert tracked[0], "MLflow's database has the same runs"
+    assert all(str(new.at) in uri for uri in tracked[1].values()), "and leads to their artifacts here"
     mine = next((new.at / "store").glob("models/mine/original/*.bin"))
     assert mine.read_bytes() == (old.at / "home/mine.bin").read_bytes()
     assert not [
-        p for p in (new.at / "lab/state").rglob("*.json") if str(old.at) in p.read_text() and "cache" not in p.parts
+        p
+        for p in (new.at / "lab/state").rglob("*.json")
+        if str(old.at) in p.read_text() and "cache" not in p.parts and p.name != "rebuild.json"
     ]
 
 
