@@ -102,6 +102,8 @@ def gc(lab: Lab, found: Findings | None = None, *, keep: int = 1, older: float =
 def tidy(lab: Lab) -> None:
     """What work left behind in the stores on its way is gone; called by the one writer, when all its work is done."""
     for root in Library(lab).roots.values():
+        if store.stamped(root) is None and (root / "datasets").is_dir():
+            store.stamp(root, lab.id)  # datasets alone make no store of it, and what a kill left there would stay
         if store.stamped(root) is not None:
             for waste in (*_incoming(lab, root, 7), *_left(lab, root)):
                 if waste.kind == "rest":

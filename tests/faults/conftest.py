@@ -23,11 +23,14 @@ def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny real model in a folder."""
+    """A tiny real model in a folder, and `rows`, a dataset, beside it."""
     from tests.models import make
 
     folder = tmp_path_factory.mktemp("source") / "tiny"
     make.safetensors(folder)
+    rows = folder.parent / "rows"
+    rows.mkdir()
+    (rows / "train.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
     return folder
 
 

@@ -30,7 +30,7 @@ from lab.core.problem import Problems
 from tests.faults.odd import harm, mutate, odd
 from tests.labs import REPO, TestLab
 
-LIMIT = 30
+LIMIT = 120
 """Seconds that anything may take."""
 ESCAPED = Path("/tmp/lab-escaped")
 WORDS = ("validate", "plan", "plan --json", "status", "graph", "forecast", "drift", "config")

@@ -8,7 +8,7 @@ from tests.faults.campaign import Deed
 
 
 def files(source: Path | None = None) -> dict[str, str]:
-    """Light files of every sort, in a chain and beside it, and a model where there is a source."""
+    """Light files of every sort, in a chain and beside it, and a model and a dataset where there is a source."""
     found = {
         "file/plain": "path: ROOT/out/plain\ncontent: plain\n",
         "file/deep": "path: ROOT/out/a/b/c/deep\ncontent: deep\nmode: '0600'\n",
@@ -17,6 +17,7 @@ def files(source: Path | None = None) -> dict[str, str]:
     }
     if source:
         found["model/tiny"] = f"path: {source}\nplace: copy\n"
+        found["dataset/rows"] = f"path: {source.parent}/rows\n"
     return found
 
 

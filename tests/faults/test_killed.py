@@ -37,6 +37,14 @@ def test_killed_before_every_effect(quick: Path, zygote: Zygote, source: Path, n
     assert not campaign.report.lost, str(campaign.report)
 
 
+def test_a_model_and_a_dataset_killed_here_and_there(quick: Path, zygote: Zygote, source: Path) -> None:
+    """With what lies in the store, down to the last temporary."""
+    campaign = Campaign(quick, deeds(source)["create"], zygote)
+    for at in campaign.every(47):
+        campaign.kill(at)
+    assert not campaign.report.lost, str(campaign.report)
+
+
 @pytest.mark.parametrize(("name", "stride"), [("create", 23), ("change", 9)])
 def test_killed_and_then_destroyed(quick: Path, zygote: Zygote, name: str, stride: int) -> None:
     """Stopped anywhere and then given up: `destroy --all` leaves nothing of ours, half-written files included."""
