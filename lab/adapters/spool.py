@@ -44,6 +44,16 @@ class Shipper:
         while not self._over.wait(EVERY):
             self._once()
 
+    def gather(self) -> None:
+        """What the program logged by plain MLflow calls is in the run's folder, before its end is judged."""
+        from lab.adapters import gathered
+
+        try:
+            gathered.gather(self.db, self.folder)
+        except Exception as e:
+            with contextlib.suppress(OSError):
+                put(self.folder / "tracking.log", f"{type(e).__name__}: {e}\n")
+
     def end(self) -> None:
         """What is left is shipped, if the store takes it."""
         self._over.set()

@@ -160,6 +160,8 @@ class Supervisor:
         if self.spec.get("keep"):
             with contextlib.suppress(Exception):
                 importlib.import_module("lab.runs.checkpoints").prune(self.folder)
+        if tracker is not None:
+            tracker.gather()
         ended = self.why
         if ended != "stopped":
             self.over.clear()

@@ -220,6 +220,7 @@ def test_plain_mlflow_calls_land_in_the_run_and_its_model_is_registered_once(ben
         "        mlflow.log_text('hello', 'note.txt')\n    outputs['m'].write_text(word)\n",
     )
     conf = "call: code:main\noutputs: {m: m.txt}\nregister: {name: tiny, aliases: [published]}\nparams: {word: a}\n"
+    conf += "metrics: [plain]\n"
     bench.write("conf/experiment/e.yaml", conf)
     assert bench("apply", "--yes")[0] == 0
     client = MlflowClient(mlflow_local.uri(mlflow_local.database(bench.root / "state")))
@@ -227,6 +228,8 @@ def test_plain_mlflow_calls_land_in_the_run_and_its_model_is_registered_once(ben
     run = client.get_run(mlflow_local.run_id(folder.id))
     assert (run.data.metrics["plain"], run.data.params["theirs"], run.data.params["word"]) == (3.0, "x", "a")
     assert (folder / "artifacts" / "note.txt").read_text() == "hello"
+    assert folder.result["metrics"] == {"plain": 3.0}, "what plain calls logged is what the run is judged and listed by"
+    assert "plain: 3 → 3  equal" in bench("reproduce", "e")[1]
     bench("run", "e", "-q")
     assert [str(v.version) for v in client.search_model_versions("name = 'tiny'")] == ["1"]
     bench.write("conf/experiment/e.yaml", conf.replace("word: a", "word: b"))
