@@ -36,7 +36,7 @@ def killed(
     words = ("sweep", *WORDS, *more, "seconds=0.2", "--trials", str(trials), "--parallel", str(workers), "--json")
     running = place.start(*words)
     done: Counter[str] = Counter()
-    until = time.monotonic() + 420
+    until = time.monotonic() + 1200
     half = sum(kills.values()) // 2
     try:
         while sum(done.values()) < sum(kills.values()) and time.monotonic() < until:
