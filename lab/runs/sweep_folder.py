@@ -44,21 +44,42 @@ def summarize(state: Path, name: str, found: Mapping[str, Any]) -> None:
 def coordinated(folder: Path) -> Iterator[None]:
     """Only we coordinate this study; raises Problems that say who does. The kernel frees the lock of who dies."""
     folder.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + 5
     with open(folder / "lock", "a+") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            f.seek(0)
-            raise problem(
-                f"{folder.name} is being coordinated already",
-                why=f.read().strip() or "another process holds its lock",
-                do="wait for it, watch it with `lab sweep show`, or stop it",
-            ) from None
+        while True:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                f.seek(0)
+                holder = f.read().strip()
+                if _gone(holder) and time.monotonic() < until:
+                    time.sleep(0.05)  # a program it was just starting holds its files for a moment longer than it lived
+                    continue
+                raise problem(
+                    f"{folder.name} is being coordinated already",
+                    why=holder or "another process holds its lock",
+                    do="wait for it, watch it with `lab sweep show`, or stop it",
+                ) from None
         f.truncate(0)
         since = time.strftime("%H:%M:%S")
         f.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
         f.flush()
         yield
+
+
+def _gone(holder: str) -> bool:
+    """Whether the process that wrote itself into the lock is none of this host any more. Reads."""
+    words = holder.split()
+    if len(words) < 4 or not words[1].isdigit() or words[3] != socket.gethostname():
+        return False
+    try:
+        os.kill(int(words[1]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
 
 
 def coordinator(folder: Path) -> str:

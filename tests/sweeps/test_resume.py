@@ -5,14 +5,20 @@ Proves DC-8 (rerun continues the study), S3-5.3-1 (killed trials are retried, no
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
 import signal
+import socket
+import subprocess
+import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from lab.runs import sweep_folder
 from tests.sweeps.conftest import Place
 from tests.sweeps.kills import WORDS, killed, victim
 
@@ -65,3 +71,18 @@ def test_a_power_cut_that_emptied_a_trials_files_changes_nothing_of_it(place: Pl
     assert found["complete"] == 1
     assert json.loads((run / "params.json").read_text()) == drawn
     assert found["best"]["params"] == {"x": drawn["x"], "y": drawn["y"]}
+
+
+def test_a_lock_that_outlives_its_dead_holder_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    """A coordinator that is killed while it starts a program leaves its open files to it until that program runs."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    with open(tmp_path / "lock", "a+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        held.write(f"process {dead.pid} on {socket.gethostname()} since 10:00:00\n")
+        held.flush()
+        timer = threading.Timer(0.3, lambda: fcntl.flock(held, fcntl.LOCK_UN))
+        timer.start()
+        with sweep_folder.coordinated(tmp_path):
+            assert str(os.getpid()) in sweep_folder.coordinator(tmp_path)
+        timer.join()
