@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -44,3 +46,41 @@ def test_two_thousand_in_a_chain_or_a_fan(quick: Path, shape: str) -> None:
     assert "No changes" in lab("plan").out
     print(f"{shape}: {spent:.1f} CPU s")
     assert spent < 40
+
+
+def test_a_suspended_writer_keeps_its_lock_and_other_work_says_so(quick: Path) -> None:
+    """Apply, destroy, state verbs and import are refused with the writer's name; plans and copies are not."""
+    files = {f"file/f{n:04}": f"path: ROOT/out/{n}\ncontent: 'text {n}'\n" for n in range(800)}
+    lab = TestLab.make(quick / "lab", files)
+    child = lab.child("apply", "--yes", "-q")
+    try:
+        until = time.monotonic() + 60
+        while not (quick / "lab/out").exists():
+            assert time.monotonic() < until
+        os.kill(child.pid, signal.SIGSTOP)
+        for words in ("apply --yes", "destroy --all --yes", "state rm file.f0001", "import --all"):
+            ran = lab(*words.split())
+            assert ran.code == 1, (words, ran)
+            assert f"(pid {child.pid}" in ran.err + ran.out, (words, ran)
+        assert lab("plan").code == 0
+        assert lab("state", "backup", str(quick / "copy.sqlite")).code == 0
+    finally:
+        os.kill(child.pid, signal.SIGCONT)
+    _, err = child.communicate(timeout=120)
+    assert child.returncode == 0, err
+    assert lab("plan", "--detailed-exitcode").code == 0
+
+
+def test_a_writer_on_another_host_is_only_unlocked_by_hand(quick: Path) -> None:
+    """Whether it lives cannot be seen from here: nothing is written until somebody says so."""
+    lab = TestLab.make(quick / "lab", {"file/a": "path: ROOT/out/a\ncontent: a\n"})
+    (quick / "lab/state").mkdir()
+    held = {"host": "elsewhere", "boot": "x", "pid": 1, "user": "ann", "verb": "apply", "since": 1.0}
+    (quick / "lab/state/lock").write_text(json.dumps(held))
+    refused = lab("apply", "--yes")
+    assert refused.code == 1
+    assert "of ann on elsewhere" in refused.err
+    assert "lab state unlock" in refused.err
+    assert not (quick / "lab/out").exists()
+    assert lab("state", "unlock").code == 0
+    assert lab("apply", "--yes").code == 0
