@@ -120,6 +120,8 @@ class _Parser:
             raise Broken("it does not begin with GGUF")
         self.at = 4
         version = self.number("I", 4)
+        if version in (2 << 24, 3 << 24):
+            raise Broken("it is big-endian, which no engine here reads")
         if version not in (2, 3):
             raise Broken(f"version {version} of GGUF is not known")
         tensors, keys = self.number("Q", 8), self.number("Q", 8)

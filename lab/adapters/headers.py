@@ -38,14 +38,14 @@ def facts(files: Mapping[str, Path]) -> ModelFacts:
     shards = {n: p for n, p in files.items() if n.lower().endswith(".safetensors")}
     small = {n: _json(p) for n, p in files.items() if n in ("config.json", "tokenizer_config.json")}
     if ggufs:
-        read_ = {n: _guarded(p, lambda: gguf_header.read(p)) for n, p in sorted(ggufs.items())}  # noqa: B023
+        read_ = {n: _guarded(n, p, lambda: gguf_header.read(p)) for n, p in sorted(ggufs.items())}  # noqa: B023
         found = from_gguf(read_)
     elif shards:
-        tensors = [_guarded(p, lambda: tensors_header.read(p)[0]) for p in shards.values()]  # noqa: B023
+        tensors = [_guarded(n, p, lambda: tensors_header.read(p)[0]) for n, p in shards.items()]  # noqa: B023
         found = from_config(small.get("config.json", {})) | tensors_header.summary(
             tensors, small.get("config.json", {})
         )
-        mixed = [_guarded(p, lambda: tensors_header.read(p)[1]) for p in list(shards.values())[:1]]  # noqa: B023
+        mixed = [_guarded(n, p, lambda: tensors_header.read(p)[1]) for n, p in list(shards.items())[:1]]  # noqa: B023
         if mixed and mixed[0].get("format") == "mlx":
             found["mlx"] = True
     else:
@@ -162,8 +162,9 @@ def _json(path: Path) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _guarded(path: Path, reader: Any) -> Any:
+def _guarded(name: str, path: Path, reader: Any) -> Any:
+    """What the reader finds; the problem says the model's own name for the file: a blob's tells nobody which it is."""
     try:
         return reader()
     except Broken as e:
-        raise problem(f"{path.name} is damaged", why=f"{path}: {e}", do="fetch it again") from e
+        raise problem(f"{name} is damaged", why=f"{path}: {e}", do="fetch it again") from e

@@ -1,7 +1,7 @@
 """Serve: an OpenAI-compatible server of one model on loopback, in a child that ends with its parent.
 
 llama.cpp's own server for GGUFs, mlx-lm's for MLX folders. The latter would load any path or hub name a client asks
-for; here it serves the one model only, and the hub is out of reach.
+for, the former answers for any; here both serve the one model only, and the hub is out of reach.
 """
 
 from __future__ import annotations
@@ -114,16 +114,53 @@ def _main(asked: dict[str, Any]) -> None:
 
 
 def _llama(asked: dict[str, Any]) -> None:
-    from llama_cpp.server import __main__ as server
+    from fastapi import HTTPException
 
+    _answer_bad_requests()  # before its routes are made
+    from llama_cpp.server import __main__ as server
+    from llama_cpp.server.model import LlamaProxy
+
+    name, call = asked["name"], LlamaProxy.__call__
+
+    def only(self: Any, model: str | None = None) -> Any:
+        # It would answer for any name with the model it has.
+        if model not in (None, name):
+            raise HTTPException(404, f"this server has only the model {name}")
+        return call(self, model)
+
+    LlamaProxy.__call__ = only
     context = str(asked["context"] or runners.CONTEXT)
-    sys.argv = ["llama_cpp.server", "--model", asked["model"], "--model_alias", asked["name"], "--host", HOST]
+    sys.argv = ["llama_cpp.server", "--model", asked["model"], "--model_alias", name, "--host", HOST]
     sys.argv += ["--port", str(asked["port"]), "--n_ctx", context]
     import llama_cpp
 
     if llama_cpp.llama_supports_gpu_offload():
         sys.argv += ["--n_gpu_layers", "-1"]
     server.main()
+
+
+def _answer_bad_requests() -> None:
+    """A request that is not as the API says is answered with 422 and why, not with 500."""
+    from fastapi import HTTPException
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.routing import APIRoute
+
+    plain = APIRoute.get_route_handler
+
+    def made(self: Any) -> Any:
+        handle = plain(self)
+
+        async def handled(request: Any) -> Any:
+            try:
+                return await handle(request)
+            except RequestValidationError as e:
+                first = e.errors()[0]
+                where = ".".join(str(p) for p in first["loc"])
+                raise HTTPException(422, f"{where}: {first['msg']}") from e
+
+        return handled
+
+    APIRoute.get_route_handler = made  # type: ignore[method-assign]
 
 
 def _mlx(asked: dict[str, Any]) -> None:

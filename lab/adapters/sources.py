@@ -104,4 +104,5 @@ def refused(e: http.Refused, step: Fetch | Resolve) -> Exception:
         )
     if e.code in (404, 410):
         return problem(f"{where} is not there", why=f"the server answers {e.code}", do="check the name and revision")
-    return problem(f"{where} cannot be fetched", why=f"the server answers {e.code}", do="check the address")
+    why = "the server redirects in a circle" if 300 <= e.code < 400 else f"the server answers {e.code}"
+    return problem(f"{where} cannot be fetched", why=why, do="check the address")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lab.sdk as lab
-from lab.adapters import runners
+from lab.adapters import loading
 from lab.sdk import scores
 
 
@@ -30,7 +30,7 @@ def accuracy(
     The output `answers` holds each question with what was said, so that a figure can be looked into.
     """
     told: list[dict[str, Any]] = []
-    with runners.load(Path(models["model"]), context=context, exact=True) as model:
+    with loading.load(Path(models["model"]), context=context, exact=True) as model:
         found = questions(Path(datasets["tasks"]), limit)
         for n, one in enumerate(found):
             prompt = template.format(**one)

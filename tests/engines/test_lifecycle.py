@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -104,21 +106,30 @@ def test_an_mlx_quantization_of_a_gguf_is_refused_with_the_allowed_list(home: Ho
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_is_finished_by_the_next_apply(home: Home) -> None:
-    """SIGKILL during conversion, quantization or between them: the next apply ends well, with nothing stray."""
+def test_killed_at_twenty_moments_it_is_finished_by_the_next_apply(home: Home) -> None:
+    """SIGKILL during conversion, quantization by either engine or between: the next apply ends well, nothing stray."""
     home.declare("q", "of: tiny\nformat: gguf\ntypes: [Q8_0, Q4_0]\n")
+    home.declare("m", "of: tiny\nformat: mlx\nbits: [8, 4]\n")
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for wait in (0.9, 1.3, 1.7, 2.2):
+    moments, kills = random.Random(7), 0
+    while kills < 20:
         command = [sys.executable, "-m", "lab", "-C", str(home.root), "apply", "--yes"]
         running = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(wait)
+        time.sleep(moments.uniform(0.5, 4))
+        if running.poll() is not None:
+            # It finished: everything is damaged, so that there is work again.
+            for blob in home.store.glob("blobs/sha256/*/*"):
+                blob.chmod(0o644)
+                blob.write_bytes(b"spoiled" + blob.read_bytes()[7:])
+            continue
         running.kill()
         running.wait()
+        kills += 1
     home.lab("apply", "--yes")
     assert home.actions() == {}
     home.lab("verify")
-    named = {p.name for p in home.store.rglob("*") if p.is_file() and "incoming" not in p.parts}
-    assert not [n for n in named if "lab-tmp" in n]
+    assert not [p for p in home.store.rglob("*") if "lab-tmp" in p.name]
+    assert not list((home.store / "incoming").iterdir())
     linked = {p.resolve().name for p in (home.store / "models").rglob("*") if p.is_symlink()}
     blobs = {p.name for p in (home.store / "blobs").rglob("*") if p.is_file()}
     assert linked == blobs
@@ -135,7 +146,7 @@ def test_generate_is_equal_on_a_rerun_and_tells_its_rate(home: Home) -> None:
         assert first["tokens"] == 12
         assert first["tokens_per_second"] > 0
     assert "tokens/s" in home.lab("generate", "quantization.q", "The class", "--max-tokens", "4")
-    assert "did you mean" in home.lab("generate", "quantization.p", "x", code=1)
+    assert "did you mean" in home.lab("generate", "quantisation.q", "x", code=1)
     rows = json.loads(home.lab("bench", "quantization.q", "--depths", "8", "--tokens", "4", "--repeats", "1", "--json"))
     assert rows[0]["prompt_tokens_per_second"] > 0
     assert rows[0]["version"].startswith("llama-cpp-python")
@@ -144,8 +155,8 @@ def test_generate_is_equal_on_a_rerun_and_tells_its_rate(home: Home) -> None:
     assert kept[0]["depth"] == 8
 
 
-def _ask(url: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
-    data = None if body is None else json.dumps(body).encode()
+def _ask(url: str, body: dict[str, Any] | bytes | None = None) -> tuple[int, Any]:
+    data = json.dumps(body).encode() if isinstance(body, dict) else body
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
@@ -172,9 +183,20 @@ def test_serve_speaks_openai_and_stops_on_ctrl_c(home: Home, block: str) -> None
     assert (status, answer["usage"]["completion_tokens"]) == (200, 4)
     chat = {"model": "quantization.q", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
     assert _ask(f"{url}/chat/completions", chat)[0] == 200
-    if "mlx" in block:
-        status, refused = _ask(f"{url}/completions", {**asked, "model": str(home.view("q"))})
-        assert (status, "only the model" in refused["error"]) == (404, True)
+    for other in (str(home.view("q")), "gpt-4"):
+        status, refused = _ask(f"{url}/completions", {**asked, "model": other})
+        assert (status, "only the model" in str(refused)) == (404, True)
+    for bad in ({"model": "quantization.q", "messages": "hi"}, b"no JSON"):
+        assert 400 <= _ask(f"{url}/chat/completions", bad)[0] < 500
+    # A client that goes away in the middle of a stream leaves the server to the others.
+    with socket.create_connection(("127.0.0.1", int(url.split(":")[2].split("/")[0]))) as gone:
+        body = json.dumps({**asked, "stream": True, "max_tokens": 64}).encode()
+        head = (
+            f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        )
+        gone.sendall(head.encode() + b"\r\n\r\n" + body)
+        assert gone.recv(64).startswith(b"HTTP/1.")
+    assert _ask(f"{url}/completions", asked)[0] == 200
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=20)
     assert (running.returncode, "stopped." in err) == (0, True)

@@ -131,7 +131,7 @@ def main(steps: int = 20):
 """
 LLAMA = """\
 import pathlib
-from lab.adapters import runners
+from lab.adapters import loading
 def main(models: dict, word: str = "The statement"):
     with loading.load(pathlib.Path(models["m"]), context=128, exact=True) as model:
         text = "".join(p.text for p in model.generate(word, tokens=8))

@@ -85,11 +85,11 @@ def test_the_reference_lab_plans_offline_and_refuses_what_does_not_fit(capsys: p
     assert code == 0
     assert "quantization.deepseek_r1_mlx.4bit" in text
     assert "tokens/s" in text
+    assert "its sizes are published, not resolved" in text
     code, text = lab(capsys, "plan", "profile=mac_studio", "host=m3_max")
     assert code == 1
     assert "does not fit on m3_max" in text
     assert "allow_overcommit: true" in text
-    assert "its sizes are published, not resolved" in text
     code, text = lab(capsys, "plan", "profile=mac_studio", "host.disk=2TB")
     assert code == 1
     assert "mac_studio_512 has 2.0 TB" in text

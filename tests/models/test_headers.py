@@ -172,6 +172,9 @@ def test_garbage_that_calls_itself_gguf_is_refused_quickly_and_in_little_memory(
     file.write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(Problems, match=r"m\.gguf is damaged"):
         headers.read(file)
+    file.write_bytes(whole[:4] + whole[4:8][::-1] + whole[8:])
+    with pytest.raises(Problems, match="big-endian"):
+        headers.facts({"named.gguf": file})
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,20 @@ def test_what_a_hub_does_not_have_is_a_problem(
         apply(Model.model_validate({**block, "endpoint": server.url}), context, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [("loop", "redirects in a circle"), ("gone", "is not there"), ("w.gguf", "is not open to everyone")],
+)
+def test_a_final_no_is_told_as_it_is(server: Server, context: Context, tmp_path: Path, path: str, says: str) -> None:
+    (server.root / "w.gguf").write_bytes(b"x" * 100)
+    server.faults["w.gguf"] = ["error:403"] * 9
+    server.redirect["/loop"] = f"{server.url}/loop"
+    with pytest.raises(Problems) as found:
+        apply(Model.model_validate({"url": f"{server.url}/{path}", "sha256": "a" * 64}), context, tmp_path)
+    assert says in str(found.value.problems[0])
+    assert not list(tmp_path.rglob("blobs/*/*/*"))
+
+
 def test_only_pickles_is_a_problem_not_an_empty_model(server: Server, context: Context, tmp_path: Path) -> None:
     (server.root / "org/old").mkdir(parents=True)
     (server.root / "org/old/pytorch_model.bin").write_bytes(b"p")
