@@ -19,7 +19,7 @@ from lab.app import _takeover
 from lab.app._attest import Attestation, attest
 from lab.app.apply import Approve, Started, apply
 from lab.app.lab import Lab
-from lab.apply.events import Tell, silent
+from lab.apply.events import Event, Tell, silent
 from lab.apply.results import Outcome
 from lab.core.problem import Problem, Problems, problem
 
@@ -92,6 +92,9 @@ def rebuild(
         applied = apply(Lab(lab.root, lab.overrides, tell), verb="rebuild", approve=approve, started=started)
         if applied is None:
             return None
+        if applied.interrupted:
+            tell(Event("say", "rebuild", text="interrupted: the same command goes on from here"))
+            raise KeyboardInterrupt
         failed = {
             str(a): (r.problems[0].summary if r.problems else r.why)
             for a, r in applied.results.items()

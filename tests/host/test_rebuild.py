@@ -15,6 +15,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -268,6 +269,34 @@ def test_what_cannot_be_the_same_is_attested_with_its_reason(old: Machine, new: 
     assert not report["equal"]
     why = {r["address"]: r.get("why", "") for r in report["resources"]}
     assert "404" in why["model.far"] or "cannot be" in why["model.far"] or "not there" in why["model.far"]
+
+
+@pytest.mark.root
+def test_a_bundle_appears_whole_or_not_at_all(old: Machine, tmp_path: Path) -> None:
+    """A volume without room is told before anything is written; a kill leaves nothing under the bundle's name."""
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], capture_output=True).returncode:
+        pytest.skip("no mount here")
+    try:
+        done = old.lab("-C", "lab", "bundle", "-o", str(small / "b"), "--without", "wheels")
+        assert done.returncode == 1
+        assert "do not fit" in done.stderr
+        assert not list(small.iterdir())
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+    target = old.at / "b.tar"
+    command = [sys.executable, "-m", "lab", "-C", "lab", "bundle", "-o", "b.tar", "--extras", "none"]
+    process = subprocess.Popen(command, cwd=old.at, env=old.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not target.with_name("b.tar.part").exists():
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    assert not target.exists() or process.returncode == 0
+    target.unlink(missing_ok=True)
+    assert old.lab("-C", "lab", "bundle", "-o", "b.tar", "--extras", "none").returncode == 0
+    assert sorted(p.name for p in old.at.iterdir()) == ["b.tar", "home", "lab", "store"]
+    assert "is there already" in old.lab("-C", "lab", "bundle", "-o", "b.tar").stderr
 
 
 @pytest.mark.slow
