@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.adapters import ssh, tailscale
+from lab import __version__
+from lab.adapters import guest_account, ssh, tailscale
 from lab.app import access as accesses
-from lab.app import backup
+from lab.app import backup, guest
 from lab.app.lab import Lab
 from lab.core.access_files import KEYS
 from lab.core.problem import Problems, Unknown, did_you_mean, problem
@@ -47,6 +48,7 @@ def doctor(lab: Lab, topic: str = "", target: ssh.Target | None = None) -> dict[
         "host": lambda: host(lab),
         "access": lambda: access(lab, target),
         "backup": lambda: backups(lab),
+        "guest": lambda: guests(lab),
     }
     if topic and topic not in known:
         raise problem(f"the doctor knows no `{topic}`{did_you_mean(topic, known)}", do=f"ask for {', '.join(known)}")
@@ -104,6 +106,14 @@ def backups(lab: Lab) -> Iterator[Link]:
             yield Link(f"{name}: repository", note=f"{count} snapshots")
         except Problems as e:
             yield Link(f"{name}: repository", e.problems[0].summary, e.problems[0].do)
+
+
+def guests(lab: Lab) -> Iterator[Link]:
+    """The broker answers, and each guest's account is there."""
+    state = guest_account.broker(__version__)
+    yield Link("broker", "" if state == "answers" else f"it is {state}", "`lab apply` starts it", state)
+    for each in guest.guests(lab):
+        yield Link(each["account"], "" if each["there"] else "there is no such account", "lab apply", each["expires"])
 
 
 def access(lab: Lab, target: ssh.Target | None) -> Iterator[Link]:

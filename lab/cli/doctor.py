@@ -1,4 +1,4 @@
-"""doctor: walk what the lab stands on (host, access, backup), and name the broken link and its remedy."""
+"""doctor: walk what the lab stands on (host, access, backup, guest), and name the broken link and its remedy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from lab.cli import _arguments
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `lab doctor`."""
-    parser.add_argument("topic", nargs="?", default="", help="host, access or backup; all that is declared by default")
+    parser.add_argument(
+        "topic", nargs="?", default="", help="host, access, backup or guest; all that is declared by default"
+    )
     _arguments.as_json(parser)
 
 

@@ -304,6 +304,7 @@ def tells() -> None:
             break
         time.sleep(0.1)
     report["without a broker"] = ssh("ann", "lab list")
+    report["and told"] = owner("doctor guest")
     report["its absence is seen"] = owner("plan --only guest.ann")
     report["and mended"] = apply("--yes --only guest.ann")[-200:] + ssh("ann", "lab list")
 

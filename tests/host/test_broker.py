@@ -93,6 +93,7 @@ def test_what_guests_do_is_noted_and_a_changed_or_cut_log_is_found(report: dict[
 
 def test_a_broker_that_is_gone_is_seen_and_comes_back(report: dict[str, Any]) -> None:
     assert "the lab does not answer" in report["without a broker"]
+    assert "✗ broker  it is silent" in report["and told"]
     assert "broker drifted" in report["its absence is seen"]
     assert "experiment.train" in report["and mended"]
 
