@@ -229,16 +229,17 @@ def clone(source: Mapping[str, Any], folder: Path) -> Path:
 
 
 def sdk(state: Path) -> Path:
-    """A folder from which any Python imports `lab.sdk` and nothing else of ours."""
+    """A folder from which any Python imports `lab.sdk` and the recipes, and nothing else of ours."""
     home = state / "sdk"
     package = home / "lab"
     package.mkdir(parents=True, exist_ok=True)
     (package / "__init__.py").touch()
-    link, target = package / "sdk", Path(__file__).resolve().parents[1] / "sdk"
-    if not link.is_symlink() or os.readlink(link) != str(target):
-        temporary = package / f".sdk.{os.getpid()}"
-        temporary.symlink_to(target)
-        os.replace(temporary, link)
+    links = {package / "sdk": Path(__file__).resolve().parents[1] / "sdk", home / "recipes": _HOME / "recipes"}
+    for link, target in links.items():
+        if target.is_dir() and (not link.is_symlink() or os.readlink(link) != str(target)):
+            temporary = link.with_name(f".{link.name}.{os.getpid()}")
+            temporary.symlink_to(target)
+            os.replace(temporary, link)
     return home
 
 

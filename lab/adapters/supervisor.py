@@ -28,7 +28,7 @@ def execute(step: Execute, stage: Stage) -> Facts:
     result = wait(handle, stage)
     if result["state"] != "finished":
         raise failed(step.name, handle.folder, result)
-    _afterwards(handle.folder)
+    afterwards(handle.folder)
     experiments.settle(handle.folder)
     return {"run": handle.id, "state": result["state"], "metrics": result["metrics"]}
 
@@ -74,7 +74,7 @@ def wait(handle: Handle, stage: Stage) -> dict[str, Any]:
     return result
 
 
-def _afterwards(folder: RunFolder, seconds: float = 120.0) -> None:
+def afterwards(folder: RunFolder, seconds: float = 120.0) -> None:
     """The supervisor has done what it does after a run, where the experiment asks for anything."""
     if not folder.spec.get("after"):
         return

@@ -77,6 +77,8 @@ def again(lab: Lab, run: RunFolder, *, keep: bool = False) -> Reproduced:
         if inputs.get("code_source"):
             code = experiments.clone({**inputs["code_source"], "ref": inputs["code_source"]["commit"]}, new)
             fresh = _moved(fresh, {str(run / "code"): str(code)})
+        # It is compared, and nothing else: the experiment, its record and the registry stay with the run they have.
+        fresh["after"] = []
         fresh["tags"] = {**(spec.get("tags") or {}), "lab.reproduces": run.id}
         fresh["env"]["MLFLOW_RUN_ID"] = _mlflow(new.name)
         stage: Any = lab.stage(f"experiment.{spec['name']}")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from lab.adapters import experiments
-from lab.adapters.supervisor import wait
+from lab.adapters.supervisor import afterwards, wait
 from lab.app.guest import note
 from lab.app.lab import Lab
 from lab.core.address import Address
@@ -34,6 +34,7 @@ def run(
     if not detach:
         stage: Any = opened.stage(address)
         wait(handle, stage)
+        afterwards(handle.folder)
     return handle
 
 

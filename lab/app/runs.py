@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lab.adapters import spool
 from lab.adapters.mlflow_local import Unready, database
+from lab.adapters.supervisor import afterwards
 from lab.app.lab import Lab
 from lab.app.run import folder, named, step_of
 from lab.core.problem import problem
@@ -24,6 +25,11 @@ def runs(
 ) -> list[Line]:
     """The runs, newest first; filtered by experiment and conditions such as `state=failed` or `loss<2`."""
     return listed(lab.state, experiment.removeprefix("experiment."), where, sort, limit)
+
+
+def settled(lab: Lab, name: str) -> None:
+    """What an experiment asks for after a run is done; raises Problems with what went wrong there."""
+    afterwards(folder(lab, name))
 
 
 def show(lab: Lab, name: str) -> Line:

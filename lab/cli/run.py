@@ -14,7 +14,7 @@ import sys
 
 from lab.app.lab import Lab
 from lab.app.run import run
-from lab.app.runs import logs, show, stop
+from lab.app.runs import logs, settled, show, stop
 from lab.cli._runs import ended
 
 
@@ -44,4 +44,5 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
         return 130
     one = show(lab, handle.id)
     print(ended(one))
+    settled(lab, handle.id)
     return 0 if one.state == "finished" else 1

@@ -122,6 +122,17 @@ def _wanted(address: Address, wanted: Wanted, record: Record | None, seen: Obser
         if matches and not differences(wanted.facts, record.facts, partial=False) and not declaration.derived:
             return base
         names = {d.field.split(".")[0] for d in drift}
+        if (
+            matches
+            and "run" in names
+            and "contents" not in names
+            and seen.new
+            and seen.new.get("digest") == wanted.digest
+        ):
+            # `lab run` made it once more, of the same inputs and with the same outputs: nothing is to be made again.
+            return replace(
+                base, action=Action.ADOPT, reason="another run of the same inputs stands; only it is recorded"
+            )
         broken = _is_fixed(declaration, names) or declaration.reruns
         action = _kind_of_change(declaration, drift) if broken else Action.UPDATE
         return replace(base, action=action, reason=drifted(drift), drift=drift)

@@ -71,6 +71,11 @@ def test_change_nothing_and_it_never_runs_twice(lab: Bench) -> None:
         assert "No changes" in lab("plan")[1]
         assert lab("apply", "--yes")[0] == 0
     assert len(runs(lab)) == 1
+    assert lab("run", "train", "-q")[0] == 0
+    assert "adopt" in lab("plan")[1], "another run of the same inputs is recorded, not made once more"
+    assert lab("apply", "--yes")[0] == 0
+    assert "No changes" in lab("plan")[1]
+    assert len(runs(lab)) == 2
     for file, old, new, reason in (
         ("conf/experiment/train.yaml", "lr: 0.1", "lr: 0.2", "params.lr: 0.1 → 0.2"),
         ("train.py", "10 *", "9 *", "code.train.py"),

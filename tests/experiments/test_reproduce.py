@@ -71,6 +71,7 @@ def test_data_that_changed_by_a_byte_is_refused_with_both_hashes(lab: Bench) -> 
     """A model or dataset that is not what the run was given is named, with its hash then and now."""
     assert lab("apply", "--yes")[0] == 0
     assert lab("reproduce", "on_data")[0] == 0
+    assert "No changes" in lab("plan")[1], "a reproduction is compared; the experiment keeps its run"
     blob = next(iter((Path(lab.lab.store) / "datasets/d/blobs").rglob("*/*")), None)
     blob = next(p for p in (Path(lab.lab.store) / "datasets/d/blobs").rglob("*") if p.is_file())
     blob.chmod(0o644)
