@@ -274,7 +274,10 @@ def ends() -> None:
     rights = Path("/etc/lab/guests/kim/rights.json")
     before = rights.read_text()
     rights.write_text(json.dumps({**json.loads(before), "expires": "2020-01-01"}))
-    report["over"] = ssh("kim", "lab list")
+    for _ in range(10):  # the broker may end the very session that asks
+        report["over"] = ssh("kim", "lab list")
+        if "your access ended" in report["over"]:
+            break
     must("su kim -s /bin/bash -c 'setsid sleep 999 >/dev/null 2>&1 &'")
     for _ in range(240):
         if sh("pgrep -u kim").endswith("[1]"):
