@@ -145,7 +145,8 @@ class Carrier:
             facts = self._look(address)
             self._tidy(address)
             self._settle([(address, facts)])
-            return [(address, Result(Outcome.DONE, seconds=time.perf_counter() - begun, said=_said(work.outcome)))]
+            took = time.perf_counter() - begun - work.waited
+            return [(address, Result(Outcome.DONE, seconds=took, said=_said(work.outcome)))]
         except Exception as e:
             return [(address, self._failure(address, e, time.perf_counter() - begun))]
 
@@ -157,7 +158,9 @@ class Carrier:
                 work.outcome = {**work.outcome, **done[n][1]}
                 continue
             work.check()
+            asked = time.perf_counter()
             with self.capacity.taken(step.uses, self.cancel), self._promised([(address, step)], work):
+                work.waited += time.perf_counter() - asked
                 with self._write:
                     self.ledger.begin_step(address, n, self._key(address), text, self.generation)
                 perform = self.performer(step.verb)

@@ -36,6 +36,8 @@ class Work:
     outcome: Facts = field(default_factory=dict)
     promised: int = 0
     """Bytes of memory that the step in hand was let in for; 0 where it asked for none."""
+    waited: float = 0.0
+    """Seconds its steps stood in a queue: no part of what the work took."""
     _told: float = 0.0
     _masked: set[str] = field(default_factory=set)
 

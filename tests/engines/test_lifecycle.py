@@ -136,6 +136,18 @@ def test_killed_at_twenty_moments_it_is_finished_by_the_next_apply(home: Home) -
 
 
 @pytest.mark.slow
+def test_the_time_a_level_took_leaves_out_how_long_it_stood_in_the_queue(home: Home) -> None:
+    home.declare("m", "of: tiny\nformat: mlx\nbits: [8, 6, 4, 3]\n")
+    began = time.perf_counter()
+    told = home.lab("apply", "--yes", "--json-events", "+apply.capacities.cpu=1")
+    wall = time.perf_counter() - began
+    events = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
+    took = [e["seconds"] for e in events if e.get("seconds") and e.get("address", "").startswith("quantization.m")]
+    assert len(took) == 4, told
+    assert sum(took) < wall
+
+
+@pytest.mark.slow
 def test_generate_is_equal_on_a_rerun_and_tells_its_rate(home: Home) -> None:
     home.declare("q", "of: tiny\nformat: gguf\ntype: Q8_0\n")
     home.lab("apply", "--yes")
