@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests.host.test_backup_hard import site
+from tests.postgres import serving
 
 __all__ = ["site"]
 pytestmark = pytest.mark.skipif(shutil.which("restic") is None, reason="needs restic")
@@ -349,3 +350,30 @@ def test_on_a_bare_python_without_a_network_the_bundle_brings_lab_itself(old: Ma
         assert ran.returncode == 0, ran
     assert set(verdicts(ran).values()) == {"identical"}, ran.stdout
     same(old, new)
+
+
+@pytest.mark.slow
+def test_a_ledger_on_a_server_is_in_the_backup_and_comes_back_on_another_server(new: Machine, tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    old = Machine(tmp_path / "old")
+    (old.at / "lab/conf/backup").mkdir(parents=True)
+    head = "lab: {name: s, id: 5d0a1b1c-pg, store: '${oc.env:LAB_STORE}', ledger: '${oc.env:LAB_PG}'}\n"
+    (old.at / "lab/conf/lab.yaml").write_text(head + "resources: {backup: '*', file: '*'}\n")
+    (old.at / "lab/conf/backup/b.yaml").write_text(f"repo: {tmp_path}/restic\npassword: env:LAB_PW\n")
+    (old.at / "lab/conf/file").mkdir()
+    (old.at / "lab/conf/file/motd.yaml").write_text("path: ~/motd\ncontent: hello\n")
+    (old.at / "lab/.gitignore").write_text("state/\n")
+    for words in (("init", "-q", "-b", "main"), ("add", "-A"), ("commit", "-qm", "x")):
+        old.git(*words)
+    with serving() as first, serving() as second:
+        old.env["LAB_PG"], new.env["LAB_PG"] = first.url, second.url
+        for command in (("apply", "--yes"), ("backup", "now")):
+            done = old.lab("-C", "lab", *command)
+            assert done.returncode == 0, done.stdout + done.stderr
+        first.stop()
+        done = new.lab("rebuild", "--from", str(old.at / "lab"), "--yes", "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert verdicts(done) == {"backup.b": "identical", "file.motd": "identical"}
+        assert len(new.lab("-C", "lab", "history").stdout.splitlines()) >= 2, "history goes on"
+        assert not (new.at / "lab/state/ledger.sqlite").exists()
+        first.start()
