@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import urllib.parse
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from lab.adapters import http
 from lab.core.problem import problem
 
 Size = Annotated[int, Field(strict=True, ge=0, lt=1 << 60)]
 T = TypeVar("T")
+
+
+def _address(text: str) -> str:
+    urllib.parse.urlsplit(text)  # ValueError where it is none
+    return text
+
+
+Url = Annotated[str, AfterValidator(_address)]
 
 
 class _Answer(BaseModel):
@@ -62,8 +71,8 @@ class Asset(_Answer):
     """One file of a release."""
 
     name: str
-    browser_download_url: str
-    url: str | None = None
+    browser_download_url: Url
+    url: Url | None = None
     size: Size | None = None
     digest: str | None = None
 
@@ -78,7 +87,7 @@ class Release(_Answer):
 class Download(_Answer):
     """Where an LFS server keeps an object."""
 
-    href: str
+    href: Url
     header: dict[str, str] | None = None
 
 

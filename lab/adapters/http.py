@@ -48,7 +48,11 @@ def loopback(url: str) -> bool:
 
 def allow(url: str, offline: bool) -> None:
     """Raises where the URL may not be asked: not http(s), or not this machine while offline."""
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+    try:
+        scheme = urllib.parse.urlsplit(url).scheme
+    except ValueError:
+        raise problem(f"{url[:200]!r} is no address", do="check who names it") from None
+    if scheme not in ("http", "https"):
         raise problem(f"{shown(url)} cannot be fetched", why="only http, https and file are", do="name another source")
     if offline and not loopback(url):
         raise problem(
