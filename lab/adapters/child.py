@@ -201,6 +201,8 @@ EXTRAS = {
     "mlx": "mlx",
     "mlx_lm": "mlx",
     "llama_cpp": "llama",
+    "torch": "torch",
+    "transformers": "torch",
     "gguf": "models",
     "numpy": "models",
     "tokenizers": "models",

@@ -38,6 +38,8 @@ class Generated:
     """Peak bytes."""
     temperature: float
     seed: int
+    fallback_from: str = ""
+    """The device the engine would rather have had; empty where it has it."""
 
     def to_json(self) -> dict[str, Any]:
         """Every field by name."""
@@ -54,11 +56,12 @@ def generate(
     seed: int = 0,
     top_p: float = 1.0,
     context: int | None = None,
+    engine: str = "",
     chat: bool = False,
     each: Callable[[str], None] = lambda text: None,
 ) -> Generated:
     """The text after `prompt`; `each` is called with every piece as it comes."""
-    with open_runner(lab, address, context=context) as runner:
+    with open_runner(lab, address, context=context, engine_=engine) as runner:
         text = runner.chat(prompt) if chat else prompt
         return run(runner, address, text, tokens, Sampling(temperature, seed, top_p), each)
 
@@ -82,7 +85,7 @@ def run(
     return Generated(
         address, "".join(parts), len(runner.tokenize(prompt, special=True)), count, last - began, first - began, rate,
         runner.engine, runner.version, runner.device, runner.context, runner.peak(),
-        sampling.temperature, sampling.seed,
+        sampling.temperature, sampling.seed, getattr(runner, "fallback_from", ""),
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="only the likeliest that sum to P (1)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same text (0)")
     parser.add_argument("--context", type=int, metavar="N", help="tokens of context (the model's, at most 4096)")
+    parser.add_argument("--engine", default="", help="llama.cpp, mlx, transformers; by default what the files are for")
     parser.add_argument("--chat", action="store_true", help="wrap the prompt in the model's chat template")
     parser.add_argument("--json", action="store_true", help="print text and figures as JSON")
 
@@ -45,6 +46,7 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
         seed=args.seed,
         top_p=args.top_p,
         context=args.context,
+        engine=args.engine,
         chat=args.chat,
         each=each,
     )
@@ -58,7 +60,8 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
 
 def figures(g: Generated) -> str:
     """`24 tokens, 210.5 tokens/s, first after 0.02 s · mlx on cpu · 126.1 MB`. Pure."""
+    instead = f" (no {g.fallback_from} here)" if g.fallback_from else ""
     return (
         f"{g.tokens} tokens, {g.tokens_per_second:.1f} tokens/s, first after {g.first:.2f} s"
-        f" · {g.engine} on {g.device} · {size(g.memory)} peak"
+        f" · {g.engine} on {g.device}{instead} · {size(g.memory)} peak"
     )

@@ -49,13 +49,13 @@ class Runner(Protocol):
     """A loaded model. Made by an adapter's `load`; a context manager that frees it."""
 
     engine: str
-    """`llama.cpp` or `mlx`."""
+    """`llama.cpp`, `mlx` or `transformers`."""
     version: str
     """Of the engine, as its package names it."""
     context: int
     """Tokens it can hold at once."""
     device: str
-    """`cpu`, `metal` or `cuda`."""
+    """`cpu`, `metal`, `mps` or `cuda`."""
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """The model's tokens of a text; with `special`, what a prompt begins with is added."""

@@ -1,0 +1,171 @@
+"""Environments beside the tools they stand on: solve and install against rattler and uv called directly; the watch.
+
+`python -m tests.benchmarks.bench_envs --write` makes the tables of docs/performance.md, all in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+from lab.adapters import envlock, envs, uv
+from lab.adapters.channel import index, package
+from lab.core.steps_envs import LockEnv
+from tests.benchmarks.measure import written
+from tests.envs.stands import SHORT, Stage, module, python_package, step_for
+
+FILES = 3000
+PACKAGES = 30
+PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
+DIRECT = """
+import asyncio, os, sys
+from pathlib import Path
+import rattler as r
+channel, cache, prefix, python, *specs = sys.argv[1:]
+async def main():
+    virtual = [r.GenericVirtualPackage(r.PackageName(n), r.Version(v), r.BuildString("0"))
+               for n, v in (("__unix", "0"), ("__linux", "5.10"), ("__glibc", "2.28"))]
+    for platform in ("osx-arm64", "linux-64"):
+        found = await r.solve(sources=[channel], specs=[r.MatchSpec(s, strict=False) for s in specs],
+                              gateway=r.Gateway(cache_dir=Path(cache, "repodata")), platforms=[platform, "noarch"],
+                              virtual_packages=virtual + [r.GenericVirtualPackage(r.PackageName("__osx"),
+                                                          r.Version("14.0"), r.BuildString("0"))])
+    await r.install(found, prefix, cache_dir=Path(cache, "pkgs"), show_progress=False)
+asyncio.run(main())
+os._exit(0)
+"""
+
+
+def channel(folder: Path) -> Path:
+    """A channel whose thirty packages hold three thousand files together."""
+    python_package(folder)
+    for n in range(PACKAGES):
+        files = module(f"bench{n}", "1.0")
+        more = FILES // PACKAGES - len(files)
+        files |= {f"site-packages/bench{n}/m{i}.py": f"x = {i}\n".encode() * 200 for i in range(more)}
+        package(folder, f"bench{n}", "1.0", noarch="python", depends=["python"], files=files)
+    index(folder)
+    return folder
+
+
+def timed(deed: Callable[[], object]) -> float:
+    """Wall seconds of one call."""
+    begun = time.perf_counter()
+    deed()
+    return time.perf_counter() - begun
+
+
+def spent(deed: Callable[[], object]) -> tuple[float, float]:
+    """Wall and CPU seconds of one call, the processes it waited for included."""
+    before = sum(os.times()[:4])
+    wall = timed(deed)
+    return wall, sum(os.times()[:4]) - before
+
+
+Pair = tuple[tuple[float, float], tuple[float, float]]
+
+
+def conda(root: Path, built: Path, run: int) -> Pair:
+    """Wall and CPU seconds of lock and install by Lab, and of solve and install by rattler; both from empty caches."""
+    names = [f"bench{n}" for n in range(PACKAGES)]
+    asked = {"channels": [str(built)], "conda": names, "python": SHORT, "platforms": ["osx-arm64", "linux-64"]}
+    home = root / f"lab{run}"
+    stage = Stage(home)
+
+    def ours() -> None:
+        envlock.lock(LockEnv("one", asked), stage)
+        envs.install(step_for(home), stage)
+
+    other = root / f"direct{run}"
+    command = [sys.executable, "-c", DIRECT, built.as_uri(), str(other), str(other / "prefix"), SHORT,
+               f"python {SHORT}.*", *names]  # fmt: skip
+    pair = (lambda: subprocess.run(command, check=True)), ours
+    first = spent(pair[run % 2])
+    second = spent(pair[1 - run % 2])
+    return (second, first) if run % 2 == 0 else (first, second)
+
+
+def pip(root: Path, run: int) -> Pair:
+    """Seconds of lock and install of packages from PyPI by Lab, and by uv alone (compile twice, venv, install)."""
+    asked = {"pip": ["httpx", "rich", "jinja2"], "python": "host", "platforms": ["osx-arm64", "linux-64"]}
+    home, other = root / f"lab{run}", root / f"uv{run}"
+    other.mkdir()
+    cache = root / "uv-cache"
+    shutil.rmtree(cache, ignore_errors=True)
+    stage = Stage(home)
+    (other / "r.in").write_text("\n".join(asked["pip"]))
+    common = ["pip", "compile", "-q", "r.in", "--only-binary", ":all:", "--format", "pylock.toml"]
+
+    def direct() -> None:
+        for target, name in (("aarch64-apple-darwin", "mac"), ("x86_64-manylinux_2_28", "linux")):
+            uv.call(*common, "--python-platform", target, "-o", f"pylock.{name}.toml", cwd=other, cache=other / "cache")
+        uv.call("venv", "-q", str(other / "venv"))
+        python = str(other / "venv" / "bin" / "python")
+        uv.call("pip", "install", "-q", "--no-deps", "--python", python, "-r", "pylock.linux.toml",
+                cwd=other, cache=other / "cache")  # fmt: skip
+
+    def ours() -> None:
+        envlock.lock(LockEnv("one", asked), stage)
+        envs.install(step_for(home), stage)
+
+    if run % 2:
+        return spent(ours), spent(direct)
+    theirs = spent(direct)
+    return spent(ours), theirs
+
+
+def table(root: Path, runs: int) -> str:
+    """The figures, as Markdown."""
+    built = channel(root / "channel")
+    both = {
+        f"conda: {PACKAGES} packages, {FILES:,} files, two platforms": [conda(root, built, n) for n in range(runs)],
+        "PyPI: httpx, rich, jinja2, two platforms": [pip(root / "pip", n) for n in range(runs)],
+    }
+    load = f"{os.getloadavg()[0]:.0f} on {os.cpu_count()} cores"
+    lines = [
+        f"Solve and install from empty caches, wall · CPU, medians of alternating runs at load {load}:",
+        "",
+        "| | Lab | the tools alone | ratio |",
+        "|---|---|---|---|",
+    ]
+    for what, found in both.items():
+        wall, cpu = (median(x[i] for x, _ in found) for i in (0, 1))
+        wall_, cpu_ = (median(y[i] for _, y in found) for i in (0, 1))
+        cells = [f"{wall:.2f} s · {cpu:.2f} s", f"{wall_:.2f} s · {cpu_:.2f} s"]
+        lines.append(f"| {what} | {' | '.join(cells)} | {wall / wall_:.2f} · {cpu / cpu_:.2f} |")
+    step = step_for(root / "lab0")
+    lines += ["", f"Watching that env of {FILES:,} files, best of five:", "", "| | wall |", "|---|---|"]
+    for what, depth in (
+        ("plan, and all an apply does where nothing is to do (folders)", 0),
+        ("drift (every file's stat)", 1),
+        ("verify (every byte)", 2),
+    ):
+        best = min(timed(lambda d=depth: envs.observe(step.link, d)) for _ in range(5))  # type: ignore[misc]
+        lines.append(f"| {what} | {best * 1000:.1f} ms |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Prints the table; with `--write`, puts it into docs/performance.md."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--write", action="store_true")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "pip").mkdir()
+        text = table(Path(folder), args.runs)
+    print(text)
+    if args.write:
+        written(PAGE, "envs", text)
+
+
+if __name__ == "__main__":
+    main()
