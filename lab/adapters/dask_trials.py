@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ LIMIT = 32 << 20
 """Largest file, in bytes, that comes back from a worker without a shared file system."""
 
 
+TEND = 10.0
+"""Seconds between two looks whether all workers of our own are there."""
+
+
 class Dask:
     """An executor on a Dask cluster."""
 
@@ -33,6 +38,7 @@ class Dask:
         self.futures: dict[int, Any] = {}
         self.again: set[int] = set()
         self.cluster: Any = None
+        self._tended = time.monotonic()
         self.client = self._connect(step.executor)
 
     def _connect(self, options: Mapping[str, Any]) -> Any:
@@ -85,6 +91,7 @@ class Dask:
             handle = Handle(self.folder(number))
             return handle.poll()
         if not future.done():
+            self._tend()
             return None
         if future.status != "finished":
             why = str(future.exception())[:200] if future.status == "error" else future.status
@@ -92,6 +99,14 @@ class Dask:
         result, files = future.result()
         self._take(number, files)
         return dict(result)
+
+    def _tend(self) -> None:
+        """A cluster of our own on this host has its workers again, where Dask gave up starting them anew."""
+        if self.cluster is None or self.step.executor.get("hosts") or time.monotonic() - self._tended < TEND:
+            return
+        self._tended = time.monotonic()
+        if len(self.client.scheduler_info(n_workers=-1)["workers"]) < self.step.parallel:
+            self.cluster.scale(self.step.parallel)
 
     def _take(self, number: int, files: bytes) -> None:
         """The trial's small files are here, where the worker's folder is not ours."""
