@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -33,13 +34,17 @@ def start(name: str, *words: str) -> subprocess.Popen[bytes]:
 
 
 def ask(name: str, word: str, timeout: float = 60.0) -> dict[str, Any]:
-    """What the guest's side answers to a word; empty where it says nothing."""
+    """What the guest's side answers to a word; empty where it says nothing in time: a guest can stop what is theirs."""
     process = start(name, word)
     try:
         out, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        process.kill()
-        out, _ = process.communicate()
+        with contextlib.suppress(PermissionError):  # sudo is root's
+            process.kill()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe:
+                pipe.close()  # never waited for: whatever the guest left behind it may hold the other end
+        return {}
     try:
         found = json.loads(out)
     except ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -75,9 +76,16 @@ def serve(server: socket.socket, answer: Answer, refused: Callable[[int, str], N
     while True:
         try:
             peer, _ = server.accept()
-        except OSError:
-            return
-        who = uid(peer)
+        except OSError as e:
+            if server.fileno() == -1 or e.errno in (errno.EINVAL, errno.EBADF):
+                return
+            time.sleep(0.05)  # no file is left for it, or it hung up already: no reason to answer nobody ever after
+            continue
+        try:
+            who = uid(peer)
+        except OSError:  # macOS does not tell of one that hung up
+            peer.close()
+            continue
         if busy[who] >= EACH:
             peer.close()
             continue

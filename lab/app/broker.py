@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -44,6 +45,7 @@ class Broker:
         self.log = guest.path(lab)
         self.composing = threading.Lock()
         self.room: dict[int, tuple[float, float]] = {}
+        self.faults: dict[str, str] = {}
         self.server = peer.listen(guest_account.place() / os.path.basename(SOCKET))
 
     def serve(self) -> None:
@@ -61,7 +63,8 @@ class Broker:
         if question.get("ask") == "version":
             return {"version": __version__}
         if question.get("ask") == "end" and uid in (0, os.getuid()):
-            self.server.shutdown(2)
+            with contextlib.suppress(OSError):  # macOS: a socket that listens is not connected
+                self.server.shutdown(2)
             self.server.close()
             return {"code": 0}
         if not self._in_time(uid):
@@ -180,10 +183,21 @@ class Broker:
         while True:
             time.sleep(EVERY)
             for name in guest_account.names():
-                rights = guest_account.rights(name)
-                why = self._too_much(name, rights) if rights else ""
-                if why and guest_account.ask(name, "end").get("ended"):
-                    self.note(name, "all they ran was ended", why=why)
+                with contextlib.suppress(OSError):  # the log's disk is full: the next is looked at all the same
+                    self._look_after(name)
+
+    def _look_after(self, name: str) -> None:
+        fault = ""
+        try:
+            rights = guest_account.rights(name)
+            why = self._too_much(name, rights) if rights else ""
+            if why and guest_account.ask(name, "end").get("ended"):
+                self.note(name, "all they ran was ended", why=why)
+        except Exception as e:  # whatever one guest does, the others are looked after
+            fault = repr(e)[:500]
+        if fault and fault != self.faults.get(name):
+            self.note(name, "could not be looked after", why=fault)
+        self.faults[name] = fault
 
     def _too_much(self, name: str, rights: Mapping[str, Any]) -> str:
         if over(rights):
