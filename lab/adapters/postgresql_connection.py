@@ -8,16 +8,27 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from lab.core.problem import problem
+from lab.core.problem import Problems, problem
 from lab.ledger import schema, text
-
-if TYPE_CHECKING:
-    from lab.adapters.postgresql import Server
 
 PATIENCE = 60.0
 """Seconds a broken connection is tried again before the work stops."""
+
+
+class Server(Protocol):
+    """What a connection asks of the server it is to."""
+
+    driver: Any
+    schema: str
+    key: int
+    shown: str
+    tell: Callable[[str], None]
+
+    def name(self, verb: str) -> str: ...
+    def connect(self, verb: str = ...) -> Any: ...
+    def told(self, summary: str, error: BaseException, do: str = ...) -> Problems: ...
 
 
 class Connection:
@@ -28,6 +39,8 @@ class Connection:
         self._server, self._verb, self._writing = server, verb, writing
         self._guard = threading.RLock()
         self._said: list[tuple[str, str, list[Any] | None]] | None = None
+        self._whole = False
+        """Whether what is open cannot be taken up on a new connection: reading one moment, or a change without lock."""
         self._mark = ""
         """What the last commit of ours left in `meta`: by it a new connection knows whether a commit arrived."""
         self._broken = (server.driver.OperationalError, server.driver.InterfaceError)
@@ -94,6 +107,8 @@ class Connection:
 
     def _again(self, error: BaseException, mark: str = "") -> bool:
         """There is a new connection, as far as the old one had come; True where the commit of `mark` had arrived."""
+        if self._whole:
+            raise error
         until = time.monotonic() + PATIENCE
         told = False
         while True:
@@ -144,9 +159,11 @@ class Connection:
         with self._guard:
             self._said = []
             self._say("execute", "BEGIN", None)
+            self._whole = not self._writing
 
     def look(self) -> None:
         self._say("execute", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", None)
+        self._whole = True
 
     def commit(self) -> None:
         with self._guard:
@@ -165,11 +182,11 @@ class Connection:
                         raise
                     if self._again(e, mark):
                         break
-            self._mark, self._said = mark, None
+            self._mark, self._said, self._whole = mark, None, False
 
     def rollback(self) -> None:
         with self._guard, contextlib.suppress(self._server.driver.Error):
-            self._said = None
+            self._said, self._whole = None, False
             self._db.execute("ROLLBACK")
 
     def version(self) -> int:

@@ -124,6 +124,58 @@ def test_a_connection_cut_again_and_again(tmp_path: Path, remote: Any) -> None:
     whole(lab, 300)
 
 
+@pytest.mark.parametrize("when", ["made", "meta", "journal", "declared", "committed"])
+def test_a_connection_cut_while_a_ledger_is_restored_leaves_the_one_there(
+    tmp_path: Path, remote: Any, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Half of a restore is never written into the ledger that was there, and none is told restored that is not."""
+    from lab.adapters import postgresql_connection as module
+    from lab.core.problem import Problems
+    from lab.ledger import text
+
+    lab = TestLab.make(tmp_path / "lab", FILES)
+    assert lab("apply", "--yes").code == 0
+    remote.save(tmp_path / "old.sqlite")
+    lab.write("conf/file/more.yaml", "path: ROOT/out/more\ncontent: x\n")
+    assert lab("apply", "--yes").code == 0
+    insert, fill, commit = text.insert, module.Connection.fill, module.Connection.commit
+
+    def cut_at(name: str) -> None:
+        if name == when:
+            assert drop_all(remote)
+
+    monkeypatch.setattr(text, "insert", lambda t, table, found: (cut_at(table), insert(t, table, found)))
+    monkeypatch.setattr(module.Connection, "fill", lambda self: (fill(self), cut_at("made")))
+    monkeypatch.setattr(module.Connection, "commit", lambda self: (cut_at("committed"), commit(self)))
+    with pytest.raises(Problems, match="the ledger cannot be used"):
+        remote.take(tmp_path / "old.sqlite")
+    monkeypatch.undo()
+    monkeypatch.setattr(labs, "LEDGER", remote_url(remote))
+    whole(lab, 7)
+
+
+def test_a_connection_cut_while_a_ledger_is_copied_gives_no_copy_of_two_moments(
+    tmp_path: Path, remote: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backup's copy is of one moment, or is told to have failed."""
+    from lab.core.problem import Problems
+    from lab.ledger import text
+
+    lab = TestLab.make(tmp_path / "lab", FILES)
+    assert lab("apply", "--yes").code == 0
+    rows, cuts = text.rows, []
+
+    def cut(source: Any, table: str) -> Any:
+        if table == "generation":
+            cuts.append(drop_all(remote))
+        return rows(source, table)
+
+    monkeypatch.setattr(text, "rows", cut)
+    with pytest.raises(Problems, match="the ledger cannot be used"):
+        remote.save(tmp_path / "copy.sqlite")
+    assert len(cuts) == 1
+
+
 @pytest.mark.slow
 def test_a_server_that_restarts_during_an_apply(tmp_path: Path, server: Server, remote: Any) -> None:
     """Stopped outright and started again: the apply waits, says so, and finishes."""
