@@ -6,6 +6,7 @@ the ledger, in the runs' files, in the views of every lab that shares a store, o
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -107,7 +108,8 @@ def tidy(lab: Lab) -> None:
         if store.stamped(root) is not None:
             for waste in (*_incoming(lab, root, 7), *_left(lab, root)):
                 if waste.kind == "rest":
-                    _free(Path(waste.path), waste.kind)
+                    with contextlib.suppress(OSError):  # gone meanwhile, or another account's in a store they share
+                        _free(Path(waste.path), waste.kind)
 
 
 def _needed(lab: Lab) -> dict[str, set[str]]:
@@ -157,8 +159,10 @@ def _incoming(lab: Lab, root: Path, older: float) -> Iterator[Waste]:
     alone = set(store.stamped(root) or ()) <= {lab.id}
     folder = Path(layout.incoming(str(root)))
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        age = time.time() - file.stat().st_mtime
-        size = _size(file)
+        try:
+            age, size = time.time() - file.lstat().st_mtime, _size(file)
+        except FileNotFoundError:
+            continue  # another lab is done with it
         if file.suffix in (".part", ".json") and re.fullmatch("[0-9a-f]{40,64}", file.stem):
             if _busy(file.with_suffix(".part")):
                 continue

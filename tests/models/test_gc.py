@@ -127,6 +127,26 @@ def test_what_another_lab_may_be_building_in_a_shared_store_is_left_alone_for_an
     assert not building.exists()
 
 
+def test_what_goes_or_cannot_go_while_the_store_is_swept_stops_no_apply(
+    lab: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link that leads nowhere, and another account's leftover: the apply was done, and says so."""
+    from lab.app import gc
+
+    (lab.store / "incoming/gone.lab-tmp").symlink_to("nowhere")
+    (lab.store / "incoming/theirs.lab-tmp").write_text("x")
+    free = gc._free
+
+    def theirs(path: Path, kind: str) -> None:
+        if path.name == "theirs.lab-tmp":
+            raise PermissionError(13, "Permission denied", str(path))
+        free(path, kind)
+
+    monkeypatch.setattr(gc, "_free", theirs)
+    assert "No changes" in lab.ok("apply", "--yes")
+    assert [f.name for f in (lab.store / "incoming").iterdir()] == ["theirs.lab-tmp"]
+
+
 def test_a_view_that_was_forgotten_in_the_ledger_and_in_conf_is_freed_with_its_bytes(lab: Folder) -> None:
     (lab.root / "conf/model/one.yaml").unlink()
     lab.ok("state", "rm", "model.one")
