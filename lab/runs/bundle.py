@@ -12,6 +12,7 @@ import re
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -91,7 +92,7 @@ def unpack(archive: Path, state: Path, places: Mapping[str, str]) -> tuple[list[
         (state / "runs").mkdir(parents=True, exist_ok=True)
         for name in came:
             os.replace(fresh / "runs" / name, state / "runs" / name)
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as e:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError, AttributeError, RuntimeError) as e:
         raise problem(f"{archive} is damaged, or no zip archive", why=str(e)) from e
     except OSError as e:
         raise problem(f"{archive} cannot be taken in", why=e.strerror or str(e)) from e

@@ -235,11 +235,20 @@ def test_runs_go_to_another_lab_and_are_the_same_there(lab: Bench, tmp_path: Pat
     assert points == before["metrics"]
 
 
+FLIPPED = "what the archive holds " * 40
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
         ("cut.zip", b"PK\x03\x04 half", "damaged, or no zip"),
         ("other.zip", {"notes.txt": "x"}, "is no bundle of runs"),
+        ("list.zip", {bundle.MANIFEST: "[]"}, "damaged, or no zip"),
+        (
+            "flipped.zip",
+            {bundle.MANIFEST: '{"format": "lab.runs/1"}', "runs/r/spec.json": FLIPPED},
+            "damaged, or no zip",
+        ),
         (
             "out.zip",
             {bundle.MANIFEST: '{"format": "lab.runs/1"}', "runs/r/../../../x": "x"},
@@ -255,9 +264,13 @@ def test_an_archive_that_is_none_is_refused_whole(
     if isinstance(content, bytes):
         archive.write_bytes(content)
     else:
-        with zipfile.ZipFile(archive, "w") as made:
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
             for file, text in content.items():
                 made.writestr(file, text)
+        data = archive.read_bytes()
+        if FLIPPED in content.values():
+            at = data.index(b"runs/r/spec.json") + len("runs/r/spec.json")
+            archive.write_bytes(data[:at] + b"\xff" * 8 + data[at + 8 :])
     code, told = bench("runs", "import", str(archive))
     assert code == 1
     assert words in told
