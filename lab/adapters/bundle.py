@@ -180,7 +180,8 @@ class Bundle:
             self.files: Mapping[str, Mapping[str, Any]] = self.manifest["files"]
         except (ValueError, KeyError, AttributeError, TypeError) as e:
             raise _unusable(path, f"its {MANIFEST} was altered") from e
-        if any(n.startswith("/") or ".." in n.split("/") for n in self.files):
+        names = (*self.files, *self.manifest.get("links", ()), str(self.manifest.get("inside", ".")))
+        if any(n.startswith("/") or ".." in n.split("/") for n in names):
             raise _unusable(path, "a name in it leads out of it")
         if self.manifest["format"] != FORMAT:
             raise _unusable(path, f"its format is {self.manifest['format']}, this Lab reads {FORMAT}")

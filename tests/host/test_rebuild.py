@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.core.facts import digest
 from tests.host.test_backup_hard import site
 from tests.postgres import serving
 
@@ -216,9 +217,16 @@ def test_a_bundle_that_was_altered_or_cut_short_is_named_and_nothing_of_it_used(
         assert word in done.stderr
     (old.at / "b.tar").write_bytes(whole)
     manifest = bundled / "bundle.json"
-    manifest.write_text(manifest.read_text().replace('"host"', '"hast"'))
+    kept_manifest = manifest.read_text()
+    manifest.write_text(kept_manifest.replace('"host"', '"hast"'))
     done = new.lab("rebuild", "--from", str(bundled), "--into", "lab3", "--yes")
     assert "bundle.json was altered" in done.stderr
+    for key, value in (("links", {"store/default/../../../mine": "x"}), ("inside", "../..")):
+        told = {k: v for k, v in json.loads(kept_manifest).items() if k != "sum"} | {key: value}
+        manifest.write_text(json.dumps({**told, "sum": digest(told)}))
+        done = new.lab("rebuild", "--from", str(bundled), "--into", "lab3", "--yes")
+        assert "a name in it leads out of it" in done.stderr
+        assert not (new.at / "lab3").exists()
     done = new.lab("rebuild", "--from", str(old.at / "b.tar"), "--into", "lab2", "--yes", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     assert set(verdicts(done).values()) == {"identical"}
