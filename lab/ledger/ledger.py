@@ -242,6 +242,13 @@ def _refuse_lost(place: Place, lab_id: str, serial: int, count: int, stamps: Seq
             continue
         if seen.serial > serial and seen.resources:
             other = seen.ledger or place.shown
+            if other != place.shown and Path(other).parent == where.parent:
+                raise problem(
+                    "the ledger of this lab is still in a file, and is missing here",
+                    why=f"{other} holds {seen.resources} resources at serial {seen.serial}",
+                    file=place.shown,
+                    do="bring it here: `lab state export FILE` without `ledger:`, then `lab state import FILE` with it",
+                )
             if other != place.shown and Path(other).is_file():
                 raise problem(
                     "the store belongs to another checkout of this lab",
