@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,8 +155,11 @@ def bundle(root: Path, target: Path) -> None:
     _run(root, "the repository cannot be bundled", "bundle", "create", "-q", str(target), "--all", "HEAD")
 
 
-def fetch(folder: Path, source: str) -> str:
-    """`folder` is a repository with all of `source`, its default branch checked out; returns the commit."""
+def fetch(folder: Path, source: str, fetched: Callable[[], None]) -> str:
+    """`folder` is a repository with all of `source`, its default branch checked out; returns the commit.
+
+    `fetched` hears of it before the first file is checked out.
+    """
     (folder / ".git").mkdir(parents=True, exist_ok=True)
     what = f"{source} cannot be cloned"
     _run(folder, what, "init", "-q")
@@ -166,6 +169,7 @@ def fetch(folder: Path, source: str) -> str:
     _run(folder, what, "fetch", "-q", "--no-tags", "--", source, *refs, "+HEAD:refs/remotes/origin/HEAD")
     commit = _run(folder, what, "rev-parse", "refs/remotes/origin/HEAD").strip()
     name = line[5:].split()[0].removeprefix("refs/heads/") if line else _branch_of(folder, commit)
+    fetched()
     _run(folder, what, "checkout", "-q", "-f", "-B", name, commit)
     if (folder / ".gitmodules").exists():
         _run(folder, what, "submodule", "update", "-q", "--init", "--recursive")

@@ -159,9 +159,15 @@ def _named(source: str) -> str:
 
 
 def _clone(progress: Progress, bundle: Bundle | None) -> None:
-    for left in progress.root.iterdir():  # a clone that was cut short is begun anew
-        if left.name != ".git":
-            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+    there = sorted(p for p in progress.root.iterdir() if p.name != ".git")
+    if there and "fetched" not in progress.facts:
+        raise problem(
+            f"{progress.root} holds {', '.join(p.name for p in there[:3])}",
+            why="the rebuild that began there had not put anything in it yet",
+            do="move that away, or name an empty folder",
+        )
+    for left in there:  # a clone that was cut short is begun anew
+        shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
     for left in (progress.root / ".git").iterdir():
         if not left.name.startswith("lab-rebuild"):
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
@@ -169,7 +175,12 @@ def _clone(progress: Progress, bundle: Bundle | None) -> None:
     if bundle:
         source = str(progress.root / ".git" / "lab-rebuild.bundle")
         bundle.copy("repository.bundle", Path(source))
-    progress.facts["commit"] = git.fetch(progress.root, source)
+
+    def fetched() -> None:
+        progress.facts["fetched"] = True
+        progress.save()
+
+    progress.facts["commit"] = git.fetch(progress.root, source, fetched)
     if not bundle:
         git.remote(progress.root, source)
     else:

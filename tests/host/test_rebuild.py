@@ -252,6 +252,12 @@ def test_what_stands_in_the_way_is_told_and_nothing_is_touched(old: Machine, new
     done = new.lab("rebuild", "--from", source, "--into", "full", "--yes")
     assert "is not empty" in done.stderr
     assert [p.name for p in (new.at / "full").iterdir()] == ["thesis.txt"]
+    (new.at / "none").mkdir()
+    words = ("rebuild", "--from", str(new.at / "none"), "--into", "failed", "--yes")
+    assert "cannot be cloned" in new.lab(*words).stderr
+    (new.at / "failed/thesis.txt").write_text("mine")
+    assert "holds thesis.txt" in new.lab(*words).stderr
+    assert (new.at / "failed/thesis.txt").read_text() == "mine"
     assert "there is no repository nowhere" in new.lab("rebuild", "--from", "nowhere", "--yes").stderr
     old.git("rm", "-q", "conf/lock/env/greet.yaml", "conf/lock/env/greet.conda-lock.yml")
     old.git("commit", "-qm", "no lock")
