@@ -227,7 +227,7 @@ def broken(access: Access, port: int, daemon: subprocess.Popen[bytes]) -> dict[s
     out["missing key"] = first(target(port, "phone"))
     out["wrong name"] = first(ssh.Target("no-such-host.invalid", port, "owner"))
     stub("Stopped")
-    os.environ["PATH"] = "/tmp/stub:" + os.environ["PATH"]
+    os.environ["PATH"] = "/tmp/tailnet:" + os.environ["PATH"]
     out["tailnet down"] = first(target(port, "laptop"), access.with_(tailscale={"hostname": "studio"}))
     sh("usermod -s /usr/sbin/nologin owner")
     out["no shell"] = first(target(port, "laptop"))
@@ -240,14 +240,14 @@ def broken(access: Access, port: int, daemon: subprocess.Popen[bytes]) -> dict[s
 
 def stub(state: str) -> None:
     """A tailscale that records how it is called and remembers its preferences."""
-    folder = Path("/tmp/stub")
+    folder = Path("/tmp/tailnet")
     folder.mkdir(exist_ok=True)
     tool = folder / "tailscale"
     tool.write_text(
         "#!/bin/sh\n"
         f'case "$1" in status) echo \'{{"BackendState": "{state}", "Self": {{"DNSName": "studio.ts.net."}}}}\' ;;\n'
-        "debug) cat /tmp/stub/prefs ;;\n"
-        'up) echo "$@" >> /tmp/stub/calls; cat "$(echo "$*" | sed "s/.*file://")" > /tmp/stub/key; cp /tmp/stub/after /tmp/stub/prefs ;;\n'  # noqa: E501
+        "debug) cat /tmp/tailnet/prefs ;;\n"
+        'up) echo "$@" >> /tmp/tailnet/calls; cat "$(echo "$*" | sed "s/.*file://")" > /tmp/tailnet/key; cp /tmp/tailnet/after /tmp/tailnet/prefs ;;\n'  # noqa: E501
         "esac\n"
     )
     tool.chmod(0o755)
@@ -256,9 +256,9 @@ def stub(state: str) -> None:
 def tailnet() -> None:
     stub("Running")
     prefs = {"Hostname": "old", "WantRunning": False, "CorpDNS": True}
-    Path("/tmp/stub/prefs").write_text(json.dumps(prefs))
+    Path("/tmp/tailnet/prefs").write_text(json.dumps(prefs))
     after = {"Hostname": "studio", "AdvertiseTags": ["tag:lab"], "WantRunning": True, "CorpDNS": True, "RunSSH": True}
-    Path("/tmp/stub/after").write_text(json.dumps(after))
+    Path("/tmp/tailnet/after").write_text(json.dumps(after))
     with_it = Access(
         users=["owner"],
         devices={"laptop": (KEYS / "laptop.pub").read_text().strip()},
@@ -267,13 +267,13 @@ def tailnet() -> None:
     )
     told = apply(with_it, Action.CREATE, secrets={"env:TS": "tskey-secret"})
     report["tailnet applied"] = not isinstance(told, Exception) or str(told)
-    calls = Path("/tmp/stub/calls").read_text().splitlines()
+    calls = Path("/tmp/tailnet/calls").read_text().splitlines()
     report["tailscale was called"] = [c.split("--auth-key=file:")[0].strip() for c in calls]
-    report["the key came by file"] = [Path("/tmp/stub/key").read_text(), "tskey-secret" in calls[0]]
+    report["the key came by file"] = [Path("/tmp/tailnet/key").read_text(), "tskey-secret" in calls[0]]
     seen = with_it.observe(Machine(), context()) or {}
     report["tailnet as declared"] = [str(d) for d in differences(seen, with_it.wanted(context()), partial=True)]
     apply(with_it, Action.UPDATE, seen, secrets={"env:TS": "tskey-secret"})
-    report["called once"] = len(Path("/tmp/stub/calls").read_text().splitlines())
+    report["called once"] = len(Path("/tmp/tailnet/calls").read_text().splitlines())
 
 
 if __name__ == "__main__":
