@@ -145,9 +145,7 @@ class Broker:
         if most and (held := int(guest_account.ask(name, "used").get("used", 0))) > most:
             raise problem(f"you hold {size(held)}, and may hold {size(most)}", do="remove something, then try again")
         with self.composing:
-            lab = Lab(self.lab.root)
-            address = guest_run.named(lab, rights, words[0])
-            lab = Lab(lab.root, tuple(guest_run.changed(lab, address, words[1:])))
+            lab, address = guest_run.composed(Lab(self.lab.root), rights, words)
             given = guest_run.handed(lab, address, name, rights)
         process = guest_account.start(name)
         assert process.stdin

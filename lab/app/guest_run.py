@@ -73,6 +73,29 @@ def changed(lab: Lab, address: Address, words: Sequence[str]) -> list[str]:
     return out
 
 
+def composed(lab: Lab, rights: Mapping[str, Any], words: Sequence[str]) -> tuple[Lab, Address]:
+    """The lab with what a guest sets of an experiment, `NAME [PARAMETER=VALUE …]`; Problems for what is not theirs."""
+    address = named(lab, rights, words[0])
+    theirs = Lab(lab.root, tuple(changed(lab, address, words[1:])))
+    if _read(theirs, address) != _read(lab, address):
+        raise problem(
+            f"`{' '.join(words[1:])}` is not yours to change",
+            why=f"the declaration of {address} refers to it for the files that a run is given",
+            do="ask the owner of the lab",
+        )
+    return theirs, address
+
+
+def _read(lab: Lab, address: Address) -> list[Any]:
+    """What of a declaration says which files are read with the owner's rights."""
+    declaration: Any = lab.declaration(address)
+    counted = [] if declaration.source else _counted(lab, address)
+    return [
+        counted,
+        *(getattr(declaration, n) for n in ("source", "path", "cwd", "env", "call", "notebook", "secrets")),
+    ]
+
+
 def handed(lab: Lab, address: Address, name: str, rights: Mapping[str, Any]) -> dict[str, Any]:
     """`{spec, inputs, files}` of a new run in the guest's home. Raises Problems where a guest cannot run it."""
     step = step_of(lab, address)
