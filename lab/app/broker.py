@@ -142,7 +142,10 @@ class Broker:
         if not words:
             raise problem("`lab run` needs a name", do="see `lab list`")
         most = int((rights.get("limits") or {}).get("disk") or 0)
-        if most and (held := int(guest_account.ask(name, "used").get("used", 0))) > most:
+        held = guest_account.ask(name, "used").get("used") if most else 0
+        if not isinstance(held, int):  # they may have stopped what was to count it
+            raise problem("how much you hold could not be counted", do="try again; end what you run if it stays so")
+        if held > most:
             raise problem(f"you hold {size(held)}, and may hold {size(most)}", do="remove something, then try again")
         with self.composing:
             lab, address = guest_run.composed(Lab(self.lab.root), rights, words)

@@ -14,7 +14,8 @@ from tests.labs import TestLab
 
 
 @pytest.mark.parametrize(
-    "declared", ["command: 'sh ${.params.script}'", "command: 'sh {script}'\ncode: ['${experiment.look.params.script}']"]
+    "declared",
+    ["command: 'sh ${.params.script}'", "command: 'sh {script}'\ncode: ['${experiment.look.params.script}']"],
 )
 def test_a_guest_chooses_no_file_of_the_owners(tmp_path: Path, declared: str) -> None:
     """A parameter that the declaration refers to may name a file of the repository, a private one too."""

@@ -14,6 +14,7 @@ import pytest
 
 from lab.adapters import guest_account
 from lab.app.broker import Broker
+from lab.core.problem import Problems
 
 CROWDED = """
 import resource, socket, sys, threading
@@ -104,3 +105,13 @@ def test_one_guest_does_not_keep_the_others_from_being_looked_after(monkeypatch:
         ("bob", "all they ran was ended"),
         ("bob", "all they ran was ended"),
     ]
+
+
+@pytest.mark.parametrize("told", [{}, {"used": "0"}, {"used": None}])
+def test_no_run_starts_where_it_cannot_be_counted_what_its_guest_holds(
+    monkeypatch: pytest.MonkeyPatch, told: dict[str, Any]
+) -> None:
+    """A guest who stops the counting does not escape the limit by it."""
+    monkeypatch.setattr(guest_account, "ask", lambda name, word: told)
+    with pytest.raises(Problems, match="could not be counted"):
+        Broker.__new__(Broker)._run("ann", {"limits": {"disk": 10}}, ["train"])
