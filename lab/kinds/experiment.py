@@ -298,6 +298,8 @@ class Experiment(Declaration):
             "contents": {n: o["sha256"] for n, o in sorted(outputs.items()) if given.there(world, o)},
             "content_digest": str(result.get("content", "")),
         }
+        if isinstance(taken := result.get("seconds"), int | float):
+            found["seconds"] = round(taken, 3)
         return found
 
     def steps(self, change: Change, context: Context) -> Iterator[Step]:

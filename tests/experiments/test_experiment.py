@@ -301,3 +301,16 @@ def _wait_shipped(folder: Path) -> None:
     end = time.monotonic() + 20
     while not RunFolder(folder).read("shipped.json").get("finished") and time.monotonic() < end:
         time.sleep(0.02)
+
+
+def test_a_rerun_says_how_long_its_last_run_took(bench: Bench) -> None:
+    """The forecast of a rerun is the last run's own time, by half."""
+    bench.write("conf/experiment/slow.yaml", "command: sleep 0.4\nparams: {a: 1}\n")
+    assert bench("apply", "--yes")[0] == 0
+    bench.write("conf/experiment/slow.yaml", "command: sleep 0.4\nparams: {a: 2}\n")
+    (change,) = [c for c in json.loads(bench("plan", "--json")[1])["changes"] if c["address"] == "experiment.slow"]
+    assert change["action"] == "rerun"
+    took = change["forecast"]["seconds"]
+    assert took["value"] >= 0.4
+    assert took["low"] < took["value"] < took["high"]
+    assert took["source"] == "its last run"

@@ -11,9 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-report: dict[str, Any] = {"round": {}, "refused": {}}
-
-
 LAB, STORE = Path("/home/owner/lab"), Path("/srv/lab/store")
 report: dict[str, Any] = {"round": {}, "refused": {}}
 PORT = 0
