@@ -34,7 +34,7 @@ PERFORMERS = {
     "test-framework": "lab.adapters.frameworks:test",
     "sweep": "lab.adapters.optuna_sweep:search",
     "forget_sweep": "lab.adapters.optuna_sweep:forget",
-    "open_repository": "lab.adapters.restic:open_repository",
+    "open_repository": "lab.adapters.repository:perform",
     "schedule": "lab.adapters.schedule:perform",
 }
 """Step verb → `module:function(step, stage)`."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,17 @@ from lab.core.facts import Facts
 from lab.core.problem import problem
 from lab.core.step import Stage
 from lab.core.steps_host import Schedule
+
+MOMENT = 0.3
+"""Seconds for which a listing of the crontab is taken as the present."""
+_CRON = threading.Lock()
+
+
+class _Listing:
+    """The crontab as last listed."""
+
+    at = float("-inf")
+    lines: tuple[str, ...] = ()
 
 
 def perform(step: Schedule, stage: Stage) -> Facts:
@@ -77,9 +93,12 @@ def observe(name: str) -> str | None:
 
         found: dict[str, Any] = plistlib.loads(plist.read_bytes())
         return str(found.get("EnvironmentVariables", {}).get("LAB_EVERY", "altered by hand"))
-    for line in _crontab():
+    for line in _listed():
         if line.endswith(f" # {name}"):
             fields = " ".join(line.split()[:5])
+            said = line.removesuffix(f" # {name}").rpartition(" # ")[2]
+            if re.fullmatch(text.PATTERN, said) and text.cron(said) == fields:
+                return said  # `daily` and `03:00` look the same to cron
             return next((e for e in _likely(fields)), fields)
     return None
 
@@ -130,6 +149,23 @@ def _launchd(name: str, every: str, argv: Sequence[str], stage: Stage) -> None:
 
 
 def _cron(name: str, every: str, argv: Sequence[str], stage: Stage) -> None:
+    with _alone():
+        _write_cron(name, every, argv)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One at a time: a crontab is read and written whole, and timers made side by side would undo each other."""
+    with _CRON:
+        home = os.open(Path.home(), os.O_RDONLY)  # other labs of this person wait at the same door
+        try:
+            fcntl.flock(home, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(home)
+
+
+def _write_cron(name: str, every: str, argv: Sequence[str]) -> None:
     lines = _crontab()
     kept = [x for x in lines if not x.endswith(f" # {name}")]
     if every:
@@ -137,6 +173,7 @@ def _cron(name: str, every: str, argv: Sequence[str], stage: Stage) -> None:
     if kept == lines:
         return
     content = "".join(f"{x}\n" for x in kept)
+    _Listing.at = float("-inf")
     done = subprocess.run(["crontab", "-"], input=content, capture_output=True, text=True)
     if done.returncode:
         raise problem("cron did not take the timer", why=done.stderr.strip()[:200], do="see crontab(1)")
@@ -147,6 +184,14 @@ def _crontab() -> list[str]:
         return []
     done = subprocess.run(["crontab", "-l"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     return done.stdout.splitlines() if done.returncode == 0 else []
+
+
+def _listed() -> Sequence[str]:
+    """The crontab as of a moment ago: a plan asks for every timer at once, and one listing answers all."""
+    with _CRON:
+        if time.monotonic() - _Listing.at > MOMENT:
+            _Listing.lines, _Listing.at = tuple(_crontab()), time.monotonic()
+        return _Listing.lines
 
 
 def _tell(*argv: str, must: bool = False) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from lab.adapters import git
 from lab.adapters.files import put
+from lab.adapters.patterns import excluded, literal
 from lab.app import _places, state
 from lab.app.lab import Lab
 from lab.core.address import Address
@@ -70,12 +70,12 @@ def gather(lab: Lab, name: str, settings: Mapping[str, Any], staged: Path) -> Sa
         known = next((a for p, a in again.items() if path == p or path.startswith(p + "/")), None)
         if stat.st_size >= settings["large"] and known and not settings["copy_large"]:
             left[path] = {"address": known, "size": stat.st_size, "sha256": lab.world().sha256(path)}
-            saved.excludes.append(_literal(path))
+            saved.excludes.append(literal(path))
         elif _is_database(path):
             copy = staged / "databases" / path.lstrip("/")
             copy_database(path, copy)
             databases[path] = str(copy)
-            saved.excludes += [_literal(path + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
+            saved.excludes += [literal(path + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
         else:
             files[path] = [stat.st_size, stat.st_mtime_ns]
     ledger = str(lab.state / "ledger.sqlite")
@@ -113,11 +113,6 @@ def gather(lab: Lab, name: str, settings: Mapping[str, Any], staged: Path) -> Sa
     return saved
 
 
-def _literal(path: str) -> str:
-    """A path as a pattern that means only itself."""
-    return "".join(f"\\{c}" if c in "*?[\\" else c for c in path)
-
-
 def _lie(lab: Lab, kinds: tuple[str, ...]) -> Iterator[tuple[Address, str]]:
     """Where the files of recorded resources lie: the folder itself, and what the links in it point to."""
     for address, record in lab.records.items():
@@ -148,27 +143,6 @@ def _outermost(paths: list[str]) -> list[str]:
         if not any(path.startswith(k.rstrip("/") + "/") for k in kept):
             kept.append(path)
     return kept
-
-
-def excluded(patterns: Sequence[str]) -> Callable[[str], bool]:
-    """Whether restic leaves a path out: a pattern without a leading slash fits anywhere, what lies below goes too."""
-    found = re.compile("|".join(_regex(p) for p in patterns) or r"(?!)")
-    return lambda path: found.match(path) is not None
-
-
-def _regex(pattern: str) -> str:
-    parts = []
-    for part in pattern.strip("/").split("/"):
-        # A backslash takes the next character as it is, as in Go's filepath.Match.
-        tokens = re.findall(r"\\.|\[\^?[^\]]+\]|.", part)
-        known = {"*": "[^/]*", "?": "[^/]"}
-        text = "".join(
-            known.get(t, t if t.startswith("[") and t.endswith("]") else re.escape(t.removeprefix("\\")))
-            for t in tokens
-        )
-        parts.append("(?:[^/]+/)*" if part == "**" else f"{text}/")
-    head = "/" if pattern.startswith("/") else "(?:/|/.*/)"
-    return f"{head}{''.join(parts).removesuffix('/')}(?:/.*)?$"
 
 
 def _walk(paths: list[str], excludes: list[str]) -> Iterator[tuple[str, os.stat_result | None]]:

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lab.adapters.restic import Repository
+from lab.adapters.repository import Tool
 from lab.app._places import Moved
 from lab.app._saved import MANIFEST
 from lab.core.problem import problem
@@ -57,9 +57,7 @@ def _sound(path: Path) -> bool:
         return False
 
 
-def fetch(
-    name: str, repository: Repository, scratch: Path, at: str, moved: Callable[[], None] | None = None
-) -> Restored:
+def fetch(name: str, repository: Tool, scratch: Path, at: str, moved: Callable[[], None] | None = None) -> Restored:
     """The snapshot of a time, whole and verified, below a scratch folder."""
     snapshot = choose(repository.snapshots(f"backup:{name}"), at)
     scratch.mkdir(parents=True, mode=0o700)
@@ -72,7 +70,7 @@ def opened(below: Path, snapshot: str) -> Restored:
     found = sorted(below.glob(f"**/staged/*/{MANIFEST}"))
     if not found:
         raise problem(
-            "this snapshot was not made by Lab", why="it holds no manifest", do="restore it with restic itself"
+            "this snapshot was not made by Lab", why="it holds no manifest", do="restore it with the tool that made it"
         )
     staged = found[0].parent
     restored = Restored(below, json.loads(found[0].read_text()), snapshot)

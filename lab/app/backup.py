@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from lab.adapters.restic import Repository
+from lab.adapters.repository import Tool, repository
 from lab.adapters.secrets import resolve
 from lab.app import _snapshot
 from lab.app._saved import gather
@@ -37,13 +37,16 @@ def settings(lab: Lab, name: str = "") -> tuple[str, dict[str, Any]]:
     return name, json.loads((lab.state / "backup" / f"{name}.json").read_text())
 
 
-def repositories(applied: Mapping[str, Any]) -> list[Repository]:
+def repositories(applied: Mapping[str, Any]) -> list[Tool]:
     """Every repository of a backup, the first one first."""
     deadline = time.monotonic() + applied["hours"] * 3600 if applied["hours"] else 0.0
     return [
-        Repository(r, lambda: resolve(applied["password"]), limit=applied["upload"], deadline=deadline)
+        repository(
+            applied.get("tool", "restic"), r, lambda: resolve(applied["password"]),
+            limit=applied["upload"], deadline=deadline, index=applied.get("index", ""),
+        )
         for r in applied["repos"]
-    ]
+    ]  # fmt: skip
 
 
 def now(lab: Lab, name: str = "", scheduled: bool = False) -> list[dict[str, Any]]:
@@ -58,18 +61,18 @@ def now(lab: Lab, name: str = "", scheduled: bool = False) -> list[dict[str, Any
     told: list[dict[str, Any]] = []
     failed: list[Problem] = []
     try:
-        for repository in repositories(applied):
+        for place in repositories(applied):
             begun = time.time()
             try:
-                after = _after(repository.snapshots(f"backup:{name}"))
-                summary = repository.backup(saved.paths, saved.excludes, _tags(lab, name), stage.progress, after)
-                repository.forget(applied["keep"], f"backup:{name}")
+                after = _after(place.snapshots(f"backup:{name}"))
+                summary = place.backup(saved.paths, saved.excludes, _tags(lab, name), stage.progress, after)
+                place.forget(applied["keep"], f"backup:{name}")
             except Problems as e:
                 failed += e.problems
-                note(lab, name, "failed", repo=repository.repo, why=e.problems[0].summary)
+                note(lab, name, "failed", repo=place.repo, why=e.problems[0].summary)
                 continue
             entry = {
-                "repo": repository.repo, "snapshot": summary["snapshot_id"], "seconds": round(time.time() - begun, 2),
+                "repo": place.repo, "snapshot": summary["snapshot_id"], "seconds": round(time.time() - begun, 2),
                 "files": summary.get("total_files_processed", 0), "added": summary.get("data_added", 0),
                 "bytes": summary.get("total_bytes_processed", 0), "left": len(saved.manifest["left"]),
                 "unread": summary["unread"],
@@ -113,38 +116,38 @@ def snapshots(lab: Lab, name: str = "") -> list[dict[str, Any]]:
 def check(lab: Lab, name: str = "", subset: str = "") -> list[str]:
     """Every repository is sound; with `subset` (`100%`, `2/10`) that part of the data has been read."""
     name, applied = settings(lab, name)
-    for repository in repositories(applied):
-        repository.check(subset)
-        note(lab, name, "check", repo=repository.repo, subset=subset)
+    for place in repositories(applied):
+        place.check(subset)
+        note(lab, name, "check", repo=place.repo, subset=subset)
     return list(applied["repos"])
 
 
 def unlock(lab: Lab, name: str = "") -> None:
     """Locks that dead processes left behind are gone."""
     name, applied = settings(lab, name)
-    for repository in repositories(applied):
-        repository.unlock()
+    for place in repositories(applied):
+        place.unlock()
 
 
 def drill(lab: Lab, name: str = "") -> dict[str, Any]:
     """The newest snapshot of each repository, really restored into a scratch folder and compared."""
     name, applied = settings(lab, name)
     begun, files = time.time(), 0
-    for repository in repositories(applied):
+    for place in repositories(applied):
         scratch = lab.state / "backup" / "drill" / name
         shutil.rmtree(scratch, ignore_errors=True)
         try:
-            restored = _snapshot.fetch(name, repository, scratch, "")
+            restored = _snapshot.fetch(name, place, scratch, "")
             wrong = restored.wrong()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         if wrong:
-            note(lab, name, "drill failed", repo=repository.repo, why=wrong[0])
+            note(lab, name, "drill failed", repo=place.repo, why=wrong[0])
             raise problem(
                 f"the restore drill of {name} failed", why="; ".join(wrong[:5]), do="run `lab backup check --read-data`"
             )
         files += len(restored.manifest["files"]) + len(restored.manifest["databases"])
-        note(lab, name, "drill", repo=repository.repo, files=files, seconds=round(time.time() - begun, 2))
+        note(lab, name, "drill", repo=place.repo, files=files, seconds=round(time.time() - begun, 2))
     return {"backup": name, "files": files, "seconds": round(time.time() - begun, 2)}
 
 

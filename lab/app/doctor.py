@@ -67,11 +67,13 @@ def doctor(lab: Lab, topic: str = "", target: ssh.Target | None = None) -> dict[
 def host(lab: Lab) -> Iterator[Link]:
     """Tools that declared kinds need, and places that must be writable."""
     kinds = {a.kind for a in lab.declarations}
-    needed = {"restic": {"backup"}, "ssh": {"access"}, "setfacl": {"guest"} if sys.platform != "darwin" else set()}
+    tools = {str(getattr(d, "tool", "restic")) for a, d in lab.declarations.items() if a.kind == "backup"}
+    needed: dict[str, set[str]] = {t: {"backup"} for t in ("restic", "borg") if t in tools}
+    needed |= {"ssh": {"access"}, "setfacl": {"guest"} if sys.platform != "darwin" else set()}
     for tool, by in needed.items():
         if kinds & by:
             there = shutil.which(tool)
-            what = {"setfacl": "acl"}.get(tool, tool)
+            what = {"setfacl": "acl", "borg": "borgbackup"}.get(tool, tool)
             install = f"brew install {what}" if sys.platform == "darwin" else f"apt install {what}"
             yield Link(tool, "" if there else "not installed", install, there or "")
     if kinds & {"guest", "access"}:

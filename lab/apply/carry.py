@@ -327,14 +327,21 @@ class Carrier:
                 raise problem(f"{address} is still there", why="its steps ran, yet it can be observed")
             return None
         if facts is None:
+            self._repeat(address)
             raise problem(f"{address} is not there", why="its steps ran, yet it cannot be observed")
         left = differences(facts, change.wanted or {}, partial=True)
         if left:
+            self._repeat(address)
             what = "; ".join(
                 f"{d.field} is {'absent' if d.before is ABSENT else d.before!r}, not {d.after!r}" for d in left[:3]
             )
             raise problem(f"{address} is not as declared after its steps ran", why=what[:400])
         return facts
+
+    def _repeat(self, address: Address) -> None:
+        """What its finished steps did is no longer true: the next apply takes none of them as done."""
+        with self._write, self.ledger.transaction():
+            self.ledger.forget_steps([address])
 
     def _tidy(self, address: Address) -> None:
         """What its steps worked in is gone: before the record, so that a kill between leaves it to the next apply."""

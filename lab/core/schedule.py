@@ -98,10 +98,10 @@ def launchd(name: str, text: str, argv: Sequence[str], log: str) -> bytes:
 
 
 def cron_line(name: str, text: str, argv: Sequence[str]) -> str:
-    """A line of a crontab, with its name at the end; `%` is escaped, which cron reads as a newline."""
+    """A line of a crontab, with what it was made from and its name at the end; cron reads `%` as a newline."""
     import shlex
 
-    return f"{cron(text)} {shlex.join(argv)} # {name}".replace("%", "\\%")
+    return f"{cron(text)} {shlex.join(argv)} # {text} # {name}".replace("%", "\\%")
 
 
 def parse_mark(text: str) -> Mapping[str, object] | None:

@@ -10,14 +10,15 @@ from lab.core.step import Step
 
 @dataclass(frozen=True, slots=True)
 class OpenRepository(Step):
-    """A restic repository that exists and opens with its password; made where there is none."""
+    """A repository of snapshots that exists and opens with its password; made where there is none."""
 
     verb: ClassVar[str] = "open_repository"
     uses: ClassVar[tuple[str, ...]] = ("network",)
 
     repo: str
     password: str
-    """A secret reference."""
+    """A secret reference; empty for Time Machine."""
+    tool: str = "restic"
 
 
 @dataclass(frozen=True, slots=True)

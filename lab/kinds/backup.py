@@ -20,6 +20,15 @@ from lab.core.units import parse_size
 from lab.core.world import World
 
 Class = Literal["conf", "state", "experiments", "datasets", "models"]
+Tool = Literal["restic", "borg", "time_machine"]
+SET_BY_MACOS = {
+    "password": "System Settings encrypts the disk",
+    "keep": "it thins by itself: hourly for a day, daily for a month, weekly until the disk is full",
+    "also": "declare one backup for each disk",
+    "upload": "",
+    "hours": "",
+}
+"""What Time Machine leaves nobody to say, and why."""
 REMOTE = ("sftp:", "rest:", "s3:", "b2:", "azure:", "gs:", "swift:", "rclone:")
 
 
@@ -43,7 +52,7 @@ class Keep(BaseModel):
 
 
 class Backup(Declaration):
-    """A restic repository, what goes into it, and the timer that fills and thins it.
+    """A repository of snapshots, what goes into it, and the timer that fills and thins it.
 
         backup/nightly.yaml:  repo: /Volumes/cold/restic   password: keychain:restic   every: "03:30"
 
@@ -52,18 +61,21 @@ class Backup(Declaration):
 
     kind: ClassVar[str] = "backup"
 
+    tool: Tool = "restic"
+    """What makes the snapshots: `restic`, `borg`, or `time_machine`, whose disk is then `repo`."""
     include: tuple[Class, ...] = ("conf", "state")
     """Parts of the lab: `conf` (with locks), `state` (ledger, runs), `experiments` (runs), `datasets`, `models`."""
     paths: tuple[str, ...] = ()
     """Further files and folders."""
     exclude: tuple[str, ...] = ()
-    """Patterns of restic that are left out."""
+    """Patterns, spelled as restic does whatever the tool, that are left out."""
     repo: str = Field(min_length=1)
-    """Where the snapshots go: a folder, or `sftp:`, `rest:`, `s3:` … in restic's spelling."""
+    """Where the snapshots go: a folder; `sftp:`, `rest:`, `s3:` … (restic) or `ssh://` (borg); Time Machine's disk."""
     also: tuple[str, ...] = ()
     """Further repositories that hold the same, with the same password."""
-    password: Secret
-    """What encrypts the repositories. Without it nothing can be restored: keep it somewhere else too."""
+    password: Secret | None = None
+    """What encrypts the repositories. Without it nothing can be restored: keep it somewhere else too.
+    restic and borg need it; Time Machine takes none."""
     every: str = ""
     """When it runs by itself: `hourly`, `daily`, `weekly`, `monthly`, `03:30` or `sun 04:00`; empty: when asked."""
     keep: Keep = Keep()
@@ -98,25 +110,58 @@ class Backup(Declaration):
         return value
 
     def check(self, context: Context) -> Iterator[str | tuple[str, str, str]]:
+        yield from self._time_machine(context) if self.tool == "time_machine" else self._encrypted()
         for repo in (self.repo, *self.also):
             place = self.place(repo, context)
             for path in self.paths:
                 if place and (place == context.path(path) or place.startswith(context.path(path).rstrip("/") + "/")):
                     yield f"the repository {repo} lies inside {path}, which it backs up", "repo", "put it elsewhere"
 
+    def _encrypted(self) -> Iterator[tuple[str, str, str]]:
+        if self.password is None:
+            yield f"{self.tool} encrypts with a password, and none is named", "password", "`password: keychain:ITEM`"
+        for repo in (self.repo, *self.also):
+            wrong = repo.startswith(REMOTE) if self.tool == "borg" else repo.startswith("ssh://")
+            if wrong:
+                do = "borg reaches `ssh://host/path`" if self.tool == "borg" else "restic reaches `sftp:host:/path`"
+                yield f"{self.tool} does not know repositories such as {repo}", "repo", do
+
+    def _time_machine(self, context: Context) -> Iterator[tuple[str, str, str]]:
+        if not context.host.platform.startswith("osx"):
+            yield "Time Machine is part of macOS only", "tool", "`tool: restic`, or `tool: borg`"
+        for field, why in SET_BY_MACOS.items():
+            if field in self.model_fields_set:
+                yield (
+                    f"Time Machine takes no `{field}`" + (f": {why}" if why else ""),
+                    field,
+                    f"remove `{field}`, or use `tool: restic`",
+                )
+        for pattern in self.exclude:
+            if not pattern.startswith(("/", "~")) or any(c in pattern for c in "*?["):
+                yield f"Time Machine leaves out paths, no patterns such as {pattern}", "exclude", "give whole paths"
+
+    def remote(self, repo: str) -> bool:
+        """Whether a repository lies on another machine. Pure."""
+        return repo.startswith("ssh://" if self.tool == "borg" else REMOTE)
+
     def place(self, repo: str, context: Context) -> str:
         """The folder of a local repository; empty for a remote one. Pure."""
-        return "" if repo.startswith(REMOTE) else context.path(repo)
+        return "" if self.remote(repo) else context.path(repo)
 
     def settings(self, context: Context) -> dict[str, Any]:
         """What a backup run goes by: kept beside the ledger, so that what was applied is what runs. Pure."""
+        tm = self.tool == "time_machine"
+        apart: dict[str, Any] = {"tool": self.tool} if self.tool != "restic" else {}
+        if tm:
+            apart["index"] = f"{context.state}/staged/{context.address.partition('.')[2]}/manifest.json"
         return {
+            **apart,
             "repos": [self.place(r, context) or r for r in (self.repo, *self.also)],
             "include": sorted(self.include),
             "paths": sorted(context.path(p) for p in self.paths),
-            "exclude": list(self.exclude),
-            "password": str(self.password),
-            "keep": {k: v for k, v in self.keep.model_dump().items() if v},
+            "exclude": [context.path(e) if tm and e.startswith("~") else e for e in self.exclude],
+            "password": str(self.password or ""),
+            "keep": {k: v for k, v in self.keep.model_dump().items() if v and not tm},
             "large": parse_size(self.large),
             "copy_large": self.copy_large,
             "upload": parse_size(self.upload) if self.upload else 0,
@@ -145,11 +190,12 @@ class Backup(Declaration):
             settings: Mapping[str, Any] = json.loads(raw) if raw else {}
         except ValueError:
             settings = {"settings": "not readable"}
-        places = [r for r in settings.get("repos", ()) if not str(r).startswith(REMOTE)]
+        places = [r for r in settings.get("repos", ()) if str(r).startswith("/")]
         for place in places:
             if world.volume(place) is None:
                 raise Unknown(f"the volume of {place} is not mounted")
-        missing = [p for p in places if world.stat(f"{p}/config") is None]
+        sign = "" if settings.get("tool") == "time_machine" else "/config"
+        missing = [p for p in places if world.stat(f"{p}{sign}") is None]
         return {
             **settings,
             "every": every or "never",
@@ -162,7 +208,7 @@ class Backup(Declaration):
             yield Remove(self.file(context))
             return
         for repo in (self.repo, *self.also):
-            yield OpenRepository(self.place(repo, context) or repo, self.password)
+            yield OpenRepository(self.place(repo, context) or repo, str(self.password or ""), self.tool)
         yield Write(self.file(context), json.dumps(self.settings(context), indent=1, sort_keys=True) + "\n", 0o600)
         yield Schedule(
             self.job(context), self.every, ("backup", "now", context.address.partition(".")[2], "--scheduled")
