@@ -7,6 +7,7 @@ by `os._exit`, so no caller ever sees that.
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import json
 import os
@@ -166,6 +167,8 @@ def main() -> None:
     """Reads the request, answers, and leaves without running exit handlers."""
     if len(sys.argv) > 1:
         threading.Thread(target=_end_with, args=(int(sys.argv[1]),), daemon=True).start()
+    # It lives for one deed: what the collector would free costs more than it gives back.
+    gc.disable()
     if sys.argv[2:] == ["write"]:
         from lab.adapters import condalock
 

@@ -314,7 +314,7 @@ def _stamp(target: Path, stamp: Facts) -> None:
 def _put(path: Path, value: Any) -> None:
     temporary = path.with_name(f".{path.name}.lab-tmp")
     with temporary.open("w") as f:
-        json.dump(value, f, separators=(",", ":"))
+        f.write(json.dumps(value, separators=(",", ":")))
         f.flush()
         os.fsync(f.fileno())
     os.replace(temporary, path)

@@ -192,10 +192,11 @@ def hash_all(prefix: str, names: list[str]) -> dict[str, str]:
     """SHA-256 of each named file, of a link its target; empty where it cannot be read. Reads."""
     if len(names) < 64:
         return {n: hash_one(os.path.join(prefix, n)) for n in names}
+    # In parts: handing threads one small file at a time costs more than hashing it.
+    parts = [names[i : i + 64] for i in range(0, len(names), 64)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        return dict(
-            zip(names, threads.map(lambda n: hash_one(os.path.join(prefix, n)), names, chunksize=64), strict=True)
-        )
+        found = threads.map(lambda part: [hash_one(os.path.join(prefix, n)) for n in part], parts)
+        return {n: h for part, hashes in zip(parts, found, strict=True) for n, h in zip(part, hashes, strict=True)}
 
 
 def hash_one(path: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -19,12 +20,15 @@ from statistics import median
 from lab.adapters import envlock, envs, uv
 from lab.adapters.channel import index, package
 from lab.core.steps_envs import LockEnv
-from tests.benchmarks.measure import written
+from tests.benchmarks.measure import Figures, measure, written
 from tests.envs.stands import SHORT, Stage, module, python_package, step_for
 
 FILES = 3000
 PACKAGES = 30
-PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
+LARGE = 36_000
+"""Bytes of a file in the large env: a real env's mean (6 packages of conda and 15 of PyPI: 107 MB in 2,985 files)."""
+REPO = Path(__file__).parents[2]
+PAGE = REPO / "docs" / "performance.md"
 DIRECT = """
 import asyncio, os, sys
 from pathlib import Path
@@ -44,13 +48,18 @@ os._exit(0)
 """
 
 
-def channel(folder: Path) -> Path:
-    """A channel whose thirty packages hold three thousand files together."""
+def channel(folder: Path, size: int) -> Path:
+    """A channel whose thirty packages hold three thousand files together, each of that many bytes at least."""
     python_package(folder)
     for n in range(PACKAGES):
         files = module(f"bench{n}", "1.0")
         more = FILES // PACKAGES - len(files)
-        files |= {f"site-packages/bench{n}/m{i}.py": f"x = {i}\n".encode() * 200 for i in range(more)}
+        rest = random.Random(n)
+        files |= (
+            {f"site-packages/bench{n}/m{i}.py": f"x = {i}\n".encode() * 200 for i in range(more)}
+            if size < 2000
+            else {f"site-packages/bench{n}/m{i}.bin": rest.randbytes(size) for i in range(more)}
+        )
         package(folder, f"bench{n}", "1.0", noarch="python", depends=["python"], files=files)
     index(folder)
     return folder
@@ -122,16 +131,49 @@ def pip(root: Path, run: int) -> Pair:
     return spent(ours), theirs
 
 
+def ten(root: Path, built: Path) -> list[str]:
+    """Rows of ten envs in one lab by its own commands, each a whole process: made, and nothing to do; beside none."""
+    rows = []
+    least: dict[int, Figures] = {}
+    for n in (0, 10):
+        home = root / f"ten{n}"
+        (home / "conf/env").mkdir(parents=True)
+        (home / "conf/lab.yaml").write_text(f"lab: {{name: bench, id: 00000000-bench, store: {home}/store}}\n")
+        for i in range(n):
+            names = ", ".join(f"bench{x}" for x in range(PACKAGES))
+            asked = f"channels: [{built}]\nconda: [{names}]\npython: '{SHORT}'\nvariables: {{N: 'n{i}'}}\n"
+            (home / f"conf/env/e{i}.yaml").write_text(asked)
+        lab = [sys.executable, "-m", "lab"]
+        env = {"PYTHONPATH": str(REPO)}
+        apply = [*lab, "-q", "apply", "--yes"]
+        for verb, command in (("lock", [*lab, "lock"]), ("apply, all new", apply)):
+            found = measure(command, home, env)
+            if found.code:
+                raise SystemExit(f"{' '.join(command)} in {home} ended with {found.code}")
+            if n:
+                cores = found.cpu / found.wall
+                rows.append(f"| ten envs: {verb} | {found.wall:.2f} s · {found.cpu:.2f} s | {cores:.1f} cores |")
+        measure(apply, home, env)
+        least[n] = min((measure(apply, home, env) for _ in range(5)), key=lambda f: f.wall)
+    each = (least[10].wall - least[0].wall) / 10 * 1000
+    cells = f"{least[10].wall:.2f} s · {least[10].cpu:.2f} s | {each:.0f} ms per env beyond an empty lab's"
+    rows.append(f"| ten envs: apply, nothing to do | {cells} {least[0].wall:.2f} s |")
+    return ["Ten envs of that size in one lab, whole processes, wall · CPU:", "", "| | | |", "|---|---|---|", *rows]
+
+
 def table(root: Path, runs: int) -> str:
     """The figures, as Markdown."""
-    built = channel(root / "channel")
+    built, large = channel(root / "channel", 1000), channel(root / "large", LARGE)
+    (root / "l").mkdir()
     both = {
-        f"conda: {PACKAGES} packages, {FILES:,} files, two platforms": [conda(root, built, n) for n in range(runs)],
-        "PyPI: httpx, rich, jinja2, two platforms": [pip(root / "pip", n) for n in range(runs)],
+        f"conda: {PACKAGES} packages, {FILES:,} small files": [conda(root, built, n) for n in range(runs)],
+        f"conda: the same, {FILES * LARGE // 10**6} MB": [conda(root / "l", large, n) for n in range(runs)],
+        "PyPI: httpx, rich, jinja2": [pip(root / "pip", n) for n in range(runs)],
     }
     load = f"{os.getloadavg()[0]:.0f} on {os.cpu_count()} cores"
     lines = [
-        f"Solve and install from empty caches, wall · CPU, medians of alternating runs at load {load}:",
+        "Both sides solve for osx-arm64 and linux-64 and install one, from empty caches of their own; only Lab writes",
+        f"a conda-lock file. Wall · CPU, medians of {runs} alternating runs at load {load}:",
         "",
         "| | Lab | the tools alone | ratio |",
         "|---|---|---|---|",
@@ -141,10 +183,11 @@ def table(root: Path, runs: int) -> str:
         wall_, cpu_ = (median(y[i] for _, y in found) for i in (0, 1))
         cells = [f"{wall:.2f} s · {cpu:.2f} s", f"{wall_:.2f} s · {cpu_:.2f} s"]
         lines.append(f"| {what} | {' | '.join(cells)} | {wall / wall_:.2f} · {cpu / cpu_:.2f} |")
+    lines += ["", *ten(root, built)]
     step = step_for(root / "lab0")
     lines += ["", f"Watching that env of {FILES:,} files, best of five:", "", "| | wall |", "|---|---|"]
     for what, depth in (
-        ("plan, and all an apply does where nothing is to do (folders)", 0),
+        ("plan (folders)", 0),
         ("drift (every file's stat)", 1),
         ("verify (every byte)", 2),
     ):
