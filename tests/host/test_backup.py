@@ -225,7 +225,7 @@ def test_a_dead_ones_lock_stops_nothing(lab: Lab) -> None:
     repo = Repository(str(lab.root.parent / "repo"), lambda: "correct horse")
     with repo._password() as read:
         held = subprocess.Popen(
-            repo._command("check", "--read-data", password=read), pass_fds=(read,), stdout=subprocess.DEVNULL
+            repo.command("check", "--read-data", password=read), pass_fds=(read,), stdout=subprocess.DEVNULL
         )
         for _ in range(200):
             if list((lab.root.parent / "repo/locks").iterdir()):
