@@ -52,7 +52,12 @@ class Broker:
         """Answers until it is asked to end, by the owner or root."""
         guest_account.kit()
         threading.Thread(target=self._watch, daemon=True).start()
-        peer.serve(self.server, self.answer, lambda uid, why: self.note(_name(uid), "refused", why=why))
+        peer.serve(self.server, self.answer, self.refused)
+
+    def refused(self, uid: int, why: str) -> None:
+        """What was no question is noted, as seldom as questions are: it cannot fill the owner's disk."""
+        if self._in_time(uid):
+            self.note(_name(uid), "refused", why=why)
 
     def note(self, who: str, what: str, **more: Any) -> None:
         """One entry more in the audit log."""
@@ -90,7 +95,7 @@ class Broker:
         except Exception as e:  # whatever it is, a guest learns nothing of the owner's machine by it
             told = _refusal("the lab could not answer", "tell the owner of the lab") | {"fault": repr(e)[:500]}
         more = {k: told[k] for k in ("run", "fault") if k in told}
-        self.note(name, shlex.join(["lab", *words]), code=told.get("code", 0), **more)
+        self.note(name, shlex.join(["lab", *words])[:LONG], code=told.get("code", 0), **more)
         return {k: v for k, v in told.items() if k != "fault"}
 
     def _told(self, name: str, rights: Mapping[str, Any], words: list[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
 import time
@@ -115,3 +116,20 @@ def test_no_run_starts_where_it_cannot_be_counted_what_its_guest_holds(
     monkeypatch.setattr(guest_account, "ask", lambda name, word: told)
     with pytest.raises(Problems, match="could not be counted"):
         Broker.__new__(Broker)._run("ann", {"limits": {"disk": 10}}, ["train"])
+
+
+def test_a_guest_cannot_fill_the_owners_disk_with_what_is_noted_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nonsense is noted as seldom as questions, and of a long command its beginning."""
+    noted: list[str] = []
+    broker = Broker.__new__(Broker)
+    broker.room = {}
+    monkeypatch.setattr(broker, "note", lambda who, what, **more: noted.append(what))
+    for _ in range(5000):
+        broker.refused(os.getuid(), "the question is no JSON")
+    assert 1 <= len(noted) < 1000
+    me = pwd.getpwuid(os.getuid()).pw_name
+    monkeypatch.setattr("lab.app.broker.accounts.members", lambda group: [me])
+    monkeypatch.setattr(guest_account, "rights", lambda name: {"may": []})
+    broker.room, noted[:] = {}, []
+    assert broker.answer(os.getuid(), {"words": ["apply", *["x" * 4000] * 15]})["code"] == 1
+    assert [len(n) <= 4096 for n in noted] == [True]
