@@ -174,8 +174,8 @@ class Bundle:
             raise _unusable(path, f"its {MANIFEST}, which is written last, is not there: it was cut short") from e
         try:
             self.manifest: dict[str, Any] = json.loads(data)
-            told = self.manifest.pop("sum")
-            if told != digest(self.manifest):
+            self.sum = str(self.manifest.pop("sum"))
+            if self.sum != digest(self.manifest):
                 raise ValueError("sum")
             self.files: Mapping[str, Mapping[str, Any]] = self.manifest["files"]
         except (ValueError, KeyError, AttributeError, TypeError) as e:

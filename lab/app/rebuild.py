@@ -77,7 +77,12 @@ def rebuild(
     root = (into or Path.cwd() / _named(source)).expanduser().absolute()
     with _own(root, source) as progress:
         if bundle:
-            progress.step("verify", lambda: bundle.verify(_takeover.counter(tell, bundle)))
+            progress.step("verify", lambda: _verified(progress, bundle, tell))
+            if progress.facts.get("bundle", bundle.sum) != bundle.sum:
+                raise problem(
+                    f"{source} is another bundle than the one {root} is being rebuilt from",
+                    do="put that one back, or name another folder",
+                )
         progress.step("clone", lambda: _clone(progress, bundle))
         given = tuple(overrides) or tuple(
             bundle.manifest["overrides"] if bundle else progress.facts.get("overrides", ())
@@ -156,6 +161,11 @@ def _named(source: str) -> str:
 
 
 # --- steps -----------------------------------------------------------------------------------------------------------
+
+
+def _verified(progress: Progress, bundle: Bundle, tell: Tell) -> None:
+    bundle.verify(_takeover.counter(tell, bundle))
+    progress.facts["bundle"] = bundle.sum
 
 
 def _clone(progress: Progress, bundle: Bundle | None) -> None:

@@ -230,6 +230,10 @@ def test_a_bundle_that_was_altered_or_cut_short_is_named_and_nothing_of_it_used(
     done = new.lab("rebuild", "--from", str(old.at / "b.tar"), "--into", "lab2", "--yes", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     assert set(verdicts(done).values()) == {"identical"}
+    assert old.lab("-C", "lab", "bundle", "-o", "later.tar", "--without", "wheels").returncode == 0
+    os.replace(old.at / "later.tar", old.at / "b.tar")
+    done = new.lab("rebuild", "--from", str(old.at / "b.tar"), "--into", "lab2", "--yes")
+    assert "is another bundle" in done.stderr
 
 
 def test_what_stands_in_the_way_is_told_and_nothing_is_touched(old: Machine, new: Machine, tmp_path: Path) -> None:
