@@ -100,6 +100,10 @@ def apply(
 
 
 def _carry_out(lab: Lab, ledger: Ledger, found: Plan, verb: str, without: Sequence[str], started: Started) -> Applied:
+    if any(c.address.kind == "dataset" for c in found.todo):
+        from lab.app import gc
+
+        gc.claim(lab, lab.store)
     origin = generations.Origin(
         found.header.revision, git.patch(lab.root) if found.header.dirty else "", lab.profile, lab.overrides
     )

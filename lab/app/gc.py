@@ -22,6 +22,7 @@ from lab.app.lab import Lab
 from lab.app.models import Library
 from lab.core import layout
 from lab.core.address import Address
+from lab.core.problem import Problems
 from lab.ledger import generations
 
 HEX = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
@@ -100,11 +101,17 @@ def gc(lab: Lab, found: Findings | None = None, *, keep: int = 1, older: float =
     return Findings(tuple(done), now.kept)
 
 
+def claim(lab: Lab, root: Path) -> None:
+    """Other labs know that this one writes there, before it does: what it is making is not swept under its feet."""
+    with contextlib.suppress(Problems):  # whatever writes there tells it
+        store.stamp(root, lab.id)
+
+
 def tidy(lab: Lab) -> None:
     """What work left behind in the stores on its way is gone; called by the one writer, when all its work is done."""
     for root in Library(lab).roots.values():
-        if store.stamped(root) is None and (root / "datasets").is_dir():
-            store.stamp(root, lab.id)  # datasets alone make no store of it, and what a kill left there would stay
+        if (root / "datasets").is_dir():
+            claim(lab, root)  # an apply that was killed before may have been another Lab's, which claimed nothing
         if store.stamped(root) is not None:
             for waste in (*_incoming(lab, root, 7), *_left(lab, root)):
                 if waste.kind == "rest":

@@ -127,6 +127,29 @@ def test_what_another_lab_may_be_building_in_a_shared_store_is_left_alone_for_an
     assert not building.exists()
 
 
+def test_a_lab_of_datasets_alone_is_not_swept_under_its_feet_in_its_first_apply(
+    lab: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lab.adapters import datasets
+
+    other = Folder(tmp_path / "other", id="other-lab", store=str(lab.store))
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n')
+    other.declare("rows", "dataset", path=str(tmp_path / "rows.jsonl"))
+    blob, halves = datasets._blob, []
+
+    def meanwhile(vault: Path, path: Path) -> str:
+        half = vault / ".half.lab-tmp"
+        half.write_text("what this apply is writing")
+        assert b"No changes" in lab.process("apply", "--yes").communicate(timeout=120)[0]
+        halves.append(half.exists())
+        half.unlink(missing_ok=True)
+        return blob(vault, path)
+
+    monkeypatch.setattr(datasets, "_blob", meanwhile)
+    other.ok("apply", "--yes")
+    assert halves == [True]
+
+
 def test_what_goes_or_cannot_go_while_the_store_is_swept_stops_no_apply(
     lab: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
