@@ -10,13 +10,40 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from lab.adapters.patterns import regex
 from lab.adapters.repository import Tool, present
 from lab.core.problem import Problems, problem
 
 DAMAGED = ("integrity", "crc", "checksum", "corrupt", "missing chunk", "chunks missing", "errors found", "segment")
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Archive(BaseModel):
+    """What borg says of an archive, as far as anything here goes by it."""
+
+    id: str
+    name: str
+    start: datetime
+    comment: str = ""
+    stats: dict[str, float] = {}
+
+
+class _Made(BaseModel):
+    """What `borg create` says."""
+
+    archive: _Archive
+
+
+class _Listed(BaseModel):
+    """What `borg list` says."""
+
+    archives: list[_Archive]
 
 
 @dataclass
@@ -69,12 +96,12 @@ class Repository(Tool):
         status, out, err = self.run(
             "create", "--json", "--progress", *words, "--", archive, *paths, hear=hear, aside=True, fine=(0, 1)
         )
-        made = json.loads(out)["archive"]
+        made = _parsed(_Made, out, self.repo).archive
         return {
-            "snapshot_id": made["id"],
-            "total_files_processed": made["stats"]["nfiles"],
-            "data_added": made["stats"]["deduplicated_size"],
-            "total_bytes_processed": made["stats"]["original_size"],
+            "snapshot_id": made.id,
+            "total_files_processed": made.stats.get("nfiles", 0),
+            "data_added": made.stats.get("deduplicated_size", 0),
+            "total_bytes_processed": made.stats.get("original_size", 0),
             "unread": list(_messages(err))[:20] if status == 1 else [],
         }
 
@@ -82,22 +109,16 @@ class Repository(Tool):
         """Every archive with all these tags, oldest first."""
         said = self.run("list", "--json", "--format", "{comment}", self.repo)[1]
         found = []
-        for archive in json.loads(said)["archives"]:
-            if not set(tags) <= set(archive["name"].split(",")):
+        for archive in _parsed(_Listed, said, self.repo).archives:
+            if not set(tags) <= set(archive.name.split(",")):
                 continue
             try:
-                paths = json.loads(archive.get("comment") or "[]")
+                paths = json.loads(archive.comment or "[]")
             except ValueError:
                 paths = []
-            at = datetime.fromisoformat(archive["start"]).astimezone().isoformat()
+            at = archive.start.astimezone().isoformat()
             found.append(
-                {
-                    "id": archive["id"],
-                    "short_id": archive["id"][:8],
-                    "time": at,
-                    "paths": paths,
-                    "name": archive["name"],
-                }
+                {"id": archive.id, "short_id": archive.id[:8], "time": at, "paths": paths, "name": archive.name}
             )
         return sorted(found, key=lambda s: str(s["time"]))
 
@@ -212,6 +233,15 @@ def host_id() -> str:
     return os.environ.get("BORG_HOST_ID") or f"{socket.gethostname()}@{uuid.getnode()}"
 
 
+def _parsed(model: type[M], said: str, repo: str) -> M:
+    try:
+        return model.model_validate_json(said)
+    except ValidationError:
+        raise problem(
+            f"borg does not say what {repo} holds", why=said.strip()[-200:] or "nothing", do="run `lab backup check`"
+        ) from None
+
+
 def _told(line: str) -> dict[str, Any]:
     try:
         told = json.loads(line)
@@ -237,11 +267,10 @@ def _holders(repo: Path) -> Iterator[tuple[str, int]]:
             yield host, int(rest.partition("-")[0])
     try:
         roster = json.loads((repo / "lock.roster").read_text())
-    except (OSError, ValueError):
+        held = [(str(host), int(pid)) for each in roster.values() for host, pid, *_ in each]
+    except (OSError, ValueError, TypeError, AttributeError):
         return
-    for held in roster.values():
-        for host, pid, *_ in held:
-            yield str(host), int(pid)
+    yield from held
 
 
 def _lives(pid: int) -> bool:

@@ -282,3 +282,38 @@ def test_timers_made_side_by_side_undo_each_other_in_no_crontab(
     assert [schedule.observe(f"lab-{n}") for n in range(16)] == [f"03:{n:02d}" for n in range(16)]
     schedule._cron("lab-3", "", ["lab"], None)  # type: ignore[arg-type]
     assert schedule.observe("lab-3") is None
+
+
+@pytest.mark.parametrize("said", ["", "[]", "{}", '{"archives": 3}', '{"archive": {"id": 1}}', "borg: killed"])
+def test_an_odd_answer_of_borg_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    (tmp_path / "borg").write_text(f"#!/bin/sh\ncat <<'E'\n{said}\nE\n")
+    (tmp_path / "borg").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    odd = Repository(str(tmp_path / "repo"), lambda: "x")
+    with pytest.raises(Problems, match="borg does not say"):
+        odd.snapshots()
+    with pytest.raises(Problems, match="borg does not say"):
+        odd.backup([str(tmp_path)], [], ("x",), lambda done, total: None)
+
+
+@needs_borg
+def test_a_timer_lost_after_its_step_is_made_by_the_apply_after_next(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What finished steps did may be undone before it is looked at; then they are repeated."""
+    (tmp_path / "crontab").write_text(
+        CRONTAB.replace('cat >"$TABLE.$$"', '[ -e "$TABLE.lose" ] && exit 0; cat >"$TABLE.$$"')
+    )
+    (tmp_path / "crontab").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("TABLE", str(tmp_path / "table"))
+    (tmp_path / "table").touch()
+    (tmp_path / "table.lose").touch()
+    declared = lab.root / "conf/backup/nightly.yaml"
+    declared.write_text(declared.read_text() + 'every: "03:00"\n')
+    done = cli(lab.root, "apply", "--yes")
+    assert "not as declared after its steps ran" in done.stdout + done.stderr, done
+    (tmp_path / "table.lose").unlink()
+    done = cli(lab.root, "apply", "--yes")
+    assert done.returncode == 0, done
+    assert "No changes" in cli(lab.root, "plan").stdout
