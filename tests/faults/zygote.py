@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -57,7 +58,12 @@ class Zygote:
         self._process.wait(20)
 
 
+LIMIT = 256 << 20
+"""Bytes a child may write into one file: what runs away is told as a failing write, and does not fill the machine."""
+
+
 def _child(request: Mapping[str, Any]) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT))
     for fd, end in ((1, ".out"), (2, ".err")):
         os.dup2(os.open(request["out"] + end, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), fd)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
