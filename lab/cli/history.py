@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 
 from lab.app.lab import Lab
 from lab.cli import _arguments
 from lab.core.problem import problem
+from lab.core.units import moment
 from lab.ledger import generations
 
 
@@ -44,7 +44,7 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
 
 
 def _line(g: generations.Generation) -> str:
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(g.at))
+    when = moment(g.at, "%Y-%m-%d %H:%M")
     what = ", ".join(f"{n} {a}" for a, n in g.summary.items() if a != "none") or "–"
     commit = f"{g.origin.revision[:7]}{'+' if g.origin.patch else ''}" if g.origin.revision else "no commit"
     profile = f"  profile {g.origin.profile}" if g.origin.profile else ""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from typing import Any
 
 from lab.app.lab import Lab
 from lab.app.status import Shown, show
 from lab.cli import _arguments
 from lab.core.facts import ABSENT
+from lab.core.units import moment
 from lab.plan.decide import shown as short
 from lab.plan.text import word
 
@@ -44,7 +44,7 @@ def render(s: Shown, address: str) -> str:
     else:
         lines.append(f"  to {word(s.change)}: {s.change.reason}")
     if s.recorded_at:
-        lines.append(f"  recorded {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(s.recorded_at))}")
+        lines.append(f"  recorded {moment(s.recorded_at)}")
     lines.append(f"  digest {s.digest}")
     if s.facts:
         rows: list[tuple[str, ...]] = [("", "wanted", "recorded", "observed")]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 
 from lab.adapters.files import put
 from lab.app import state
 from lab.app.lab import Lab
 from lab.core.problem import Problems
+from lab.core.units import moment
 from lab.ledger import generations
 
 
@@ -61,7 +61,7 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
             "inputs": r.inputs,
         }
         shown |= {"declaration": r.declaration, "uses": r.uses, "adopted": r.adopted, "pending": r.pending}
-        shown |= {"generation": r.generation, "at": _when(r.at), "profiles": r.profiles.split()}
+        shown |= {"generation": r.generation, "at": moment(r.at), "profiles": r.profiles.split()}
         print(json.dumps(shown, indent=1, ensure_ascii=False))
     elif args.verb == "mv":
         state.move(lab, args.old, args.new)
@@ -110,8 +110,4 @@ def _told(lost: list[str]) -> None:
 
 
 def _row(r: dict[str, object]) -> str:
-    return f"{_when(r['at'])}  generation {r['generation']:<4} {r['action']:<8} {r['address']}  {r['reason']}"
-
-
-def _when(at: object) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(str(at))))
+    return f"{moment(r['at'])}  generation {r['generation']:<4} {r['action']:<8} {r['address']}  {r['reason']}"

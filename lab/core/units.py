@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 _SUFFIX = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -51,3 +52,11 @@ def parse_duration(text: str) -> float:
     if not m or m[2] not in _SECONDS:
         raise ValueError(f"{text!r} is no time: expected seconds, or a number with s, m, h or d")
     return float(m[1]) * _SECONDS[m[2]]
+
+
+def moment(at: object, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """A moment in seconds since the epoch, as local time; what no clock ever showed (a damaged record) is said so."""
+    try:
+        return time.strftime(form, time.localtime(float(str(at))))
+    except (ValueError, OverflowError, OSError):
+        return "at no time that can be read"

@@ -12,7 +12,7 @@ from typing import Any
 
 from lab.core.problem import Problems, problem
 from lab.ledger import schema
-from lab.ledger.place import Database
+from lab.ledger.place import RESTORE, Database
 from lab.ledger.sqlite import Sqlite
 
 FORMAT = 1
@@ -39,9 +39,13 @@ def columns(table: str) -> list[str]:
 def rows(source: Database, table: str) -> Iterator[tuple[Any, ...]]:
     """A table's rows in their order."""
     names = ", ".join(columns(table))
-    for row in source.execute(f"SELECT {names} FROM {table} ORDER BY {ORDER[table]}"):
-        if table != "meta" or row[0] not in OWN:
-            yield tuple(row)
+    try:
+        for row in source.execute(f"SELECT {names} FROM {table} ORDER BY {ORDER[table]}"):
+            if table != "meta" or row[0] not in OWN:
+                yield tuple(row)
+    except sqlite3.OperationalError as e:
+        what = str(e).encode("ascii", "backslashreplace").decode()
+        raise problem(f"the ledger is damaged: {table} cannot be read", why=what, do=RESTORE) from e
 
 
 def copy(source: Database, target: Database) -> None:
