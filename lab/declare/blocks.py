@@ -67,7 +67,7 @@ def blocks(conf: Conf, kind: str, names: Sequence[str], cache: Cache, problems: 
         if got.plain and not got.hydra and settled(known[name], now):
             fresh[name] = [known[name], got.interpolated, got.value]
     if fresh:
-        cache.put(f"kind-{kind}", {**{n: e for n, e in kept.items() if n in known}, **fresh})
+        cache.hold(f"kind-{kind}", {**{n: e for n, e in kept.items() if n in known}, **fresh})
     return found
 
 

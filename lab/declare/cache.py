@@ -40,6 +40,7 @@ class Cache:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder / "declare" if folder else None
+        self._held: dict[str, str] = {}
 
     def get(self, name: str) -> Any:
         """The value kept under `name`; None where there is none that this version wrote. Reads."""
@@ -53,13 +54,33 @@ class Cache:
 
     def put(self, name: str, value: Any) -> None:
         """Keeps a value, whole or not at all; a folder that cannot be written is no error."""
-        if self.folder is None:
-            return
+        if self.folder is not None:
+            self._write(name, _text(value))
+
+    def hold(self, name: str, value: Any) -> None:
+        """Keeps a value as it is now, once `release` says that all of the lab is sound.
+
+        What is refused may be a secret written out where a reference was expected: it must not stay on the disk.
+        """
+        if self.folder is not None:
+            self._held[name] = _text(value)
+
+    def release(self) -> None:
+        """What was held is kept."""
+        while self._held:
+            self._write(*self._held.popitem())
+
+    def _write(self, name: str, text: str) -> None:
+        assert self.folder is not None
         temporary = self.folder / f".{name}.{secrets.token_hex(4)}"
         with contextlib.suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                temporary.write_text(json.dumps({"format": FORMAT, "value": value}, separators=(",", ":")))
+                temporary.write_text(text)
                 temporary.replace(self.folder / f"{name}.json")
             finally:
                 temporary.unlink(missing_ok=True)
+
+
+def _text(value: Any) -> str:
+    return json.dumps({"format": FORMAT, "value": value}, separators=(",", ":"))

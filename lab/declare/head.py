@@ -48,7 +48,7 @@ def head(conf: Conf, overrides: Sequence[str], profile: str | None, cache: Cache
     if not (files - {str(conf.conf / n) for n in texts}) and _plain(found.values):
         operations = [asdict(o) for o in found.operations]
         entry = {"key": key, "values": found.values, "choices": found.choices, "operations": operations}
-        cache.put("head", [entry, *kept[: KEPT - 1]])
+        cache.hold("head", [entry, *kept[: KEPT - 1]])
         return Head(_copy(found.values), found.choices, found.operations)
     return found
 

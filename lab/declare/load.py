@@ -127,6 +127,7 @@ class Loading:
         self.problems += check(declared, self.disabled, self.broken, partial=not sound)
         if self.problems:
             raise Problems(*dict.fromkeys(sorted(self.problems, key=_order)))
+        self.cache.release()
         declared.digest()
         return declared
 

@@ -108,3 +108,30 @@ def test_a_secret_is_nowhere_but_where_it_is_used(tmp_path: Path) -> None:
     assert not leaks(tmp_path / "lab", secrets)
     logs = b"".join(p.read_bytes() for p in (tmp_path / "lab/state").rglob("*") if p.is_file())
     assert logs.count(b"saw ") >= 3  # the programs did run and did have their secret
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("conf/backup/b.yaml", "repo: ROOT/repo\npaths: [ROOT/conf]\npassword: {}\n"),
+        ("conf/lab.yaml", "lab: {{name: t, id: 00000000-test, store: ROOT/store}}\nhub_token: {}\n"),
+        ("conf/lab.yaml", "lab: {{name: t, id: 00000000-test, store: ROOT/store}}\nledger: postgresql://u:{}@h/db\n"),
+    ],
+)
+def test_a_secret_written_out_is_refused_and_stays_nowhere(tmp_path: Path, file: str, text: str) -> None:
+    """Where a reference was expected, or in a key that is none: no cache holds it, while it is there and after."""
+    lab = TestLab.make(tmp_path, {"file/a": "path: ROOT/out/a\ncontent: x\n"})
+    sound = (tmp_path / "conf/lab.yaml").read_text()
+    lab.write(file, text.format(CANARIES["env"]))
+    long_ago = time.time() - 60
+    os.utime(tmp_path / file, (long_ago, long_ago))
+    time.sleep(0.1)  # a file that has just changed would not be cached at all
+    for words in (("validate",), ("plan",), ("apply", "--yes")):
+        ran = lab(*words)
+        assert ran.code == 1
+        assert CANARIES["env"] not in ran.out + ran.err
+    assert not leaks(tmp_path, [CANARIES["env"]], but=(file,))
+    (tmp_path / file).unlink()
+    (tmp_path / "conf/lab.yaml").write_text(sound)
+    assert lab("plan").code == 0
+    assert not leaks(tmp_path, [CANARIES["env"]])
