@@ -22,6 +22,7 @@ from lab.app.lab import Lab
 from lab.apply.events import Event, Tell, silent
 from lab.apply.results import Outcome
 from lab.core.problem import Problem, Problems, problem
+from lab.ledger.stamp import read_stamp
 
 MARK = "lab-rebuild.json"
 """Below `.git/`: from where this lab is being rebuilt, and what is done of it."""
@@ -47,10 +48,6 @@ class Progress:
             act()
             self.done.append(name)
             self.save()
-
-    def took(self, taken: _takeover.Taken) -> None:
-        """What was taken over is known for the attestation."""
-        self.facts["taken"] = asdict(taken)
 
 
 def rebuild(
@@ -90,9 +87,9 @@ def rebuild(
         lab = Lab(_inside(root, bundle), given, tell)
         progress.facts["overrides"] = list(given)
         if bundle:
-            progress.step("state", lambda: progress.took(_takeover.from_bundle(lab, bundle)))
+            progress.step("state", lambda: _taken(progress, lab, lambda: _takeover.from_bundle(lab, bundle)))
         elif not without_backup:
-            progress.step("state", lambda: progress.took(_takeover.from_backup(lab, name, repo, at)))
+            progress.step("state", lambda: _taken(progress, lab, lambda: _takeover.from_backup(lab, name, repo, at)))
         _locked(Lab(lab.root, lab.overrides, tell))
         applied = apply(Lab(lab.root, lab.overrides, tell), verb="rebuild", approve=approve, started=started)
         if applied is None:
@@ -195,6 +192,21 @@ def _clone(progress: Progress, bundle: Bundle | None) -> None:
         git.remote(progress.root, source)
     else:
         Path(source).unlink()
+
+
+def _taken(progress: Progress, lab: Lab, take: Callable[[], _takeover.Taken]) -> None:
+    """What the lab had is taken over, and known for the attestation.
+
+    Where a kill cut an earlier try short, its stamps may tell of a ledger that had come further than the one that is
+    now put back in its place: they go first.
+    """
+    if progress.facts.get("taking"):
+        for path in lab.stamps:
+            if (seen := read_stamp(path)) and seen.ledger == lab.kept.shown:
+                path.unlink()
+    progress.facts["taking"] = True
+    progress.save()
+    progress.facts["taken"] = asdict(take())
 
 
 def _inside(root: Path, bundle: Bundle | None) -> Path:

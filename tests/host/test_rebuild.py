@@ -322,26 +322,47 @@ def test_a_bundle_appears_whole_or_not_at_all(old: Machine, tmp_path: Path) -> N
 def test_killed_anywhere_the_same_command_goes_on_and_all_is_equal(bundled: Path, old: Machine, new: Machine) -> None:
     dice = random.Random(3)
     command = [sys.executable, "-m", "lab", "rebuild", "--from", str(bundled), "--into", "lab", "--yes", "-q"]
-    killed = 0
-    for _ in range(20):
+
+    def struck(after: float | None) -> bool:
+        """Whether the rebuild was killed before it had ended; one that ended makes room for another."""
         process = subprocess.Popen(command, cwd=new.at, env=new.env, start_new_session=True, stdin=subprocess.DEVNULL,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
         try:
-            process.wait(dice.uniform(0.2, 4.0))
+            process.wait(after)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            killed += 1
-        process.wait()
-        if process.returncode == 0:
+        if process.wait() == 0:
             shutil.rmtree(new.at / "lab")
             shutil.rmtree(new.at / "store")
             (new.at / "home/motd").unlink()
-    assert killed >= 5
+        return process.returncode == -signal.SIGKILL
+
+    began = time.monotonic()
+    assert not struck(None)
+    whole = time.monotonic() - began
+    killed = sum(struck(dice.uniform(0.05, 0.9) * whole) for _ in range(40))
+    assert killed >= 20
     done = new.lab("rebuild", "--from", str(bundled), "--into", "lab", "--yes", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     assert set(verdicts(done).values()) == {"identical"}, done.stdout
     same(old, new)
     assert not list(new.at.rglob("*.lab-tmp"))
+
+
+def test_killed_before_it_was_noted_that_the_state_is_taken_it_is_taken_again(
+    bundled: Path, old: Machine, new: Machine
+) -> None:
+    """The stamps of the first try tell of a ledger that had come further than the one which is put back."""
+    command = ("rebuild", "--from", str(bundled), "--into", "lab", "--yes", "--json")
+    assert new.lab(*command).returncode == 0
+    mark = new.at / "lab/.git/lab-rebuild.json"
+    noted = json.loads(mark.read_text())
+    noted["done"].remove("state")
+    mark.write_text(json.dumps(noted))
+    done = new.lab(*command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(verdicts(done).values()) == {"identical"}, done.stdout
+    same(old, new)
 
 
 @pytest.mark.slow
