@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lab.adapters.http import loopback
 from lab.adapters.postgresql_connection import Connection
@@ -22,6 +22,8 @@ from lab.adapters.secrets import resolve
 from lab.core.problem import Problems, problem
 from lab.ledger import schema, text
 from lab.ledger.sqlite import Sqlite
+
+T = TypeVar("T")
 
 _SETTINGS = (
     "SET synchronous_commit = on; SET client_min_messages = warning;"
@@ -92,7 +94,7 @@ class Server:
     @contextlib.contextmanager
     def held(self, verb: str) -> Iterator[None]:
         with self.clear():
-            writer = Connection(self, verb, writing=True)
+            writer = self._lasting(lambda: Connection(self, verb, writing=True))
         self._writer = writer
         try:
             yield
@@ -100,13 +102,25 @@ class Server:
             self._writer = None
             writer.end()
 
+    def _lasting(self, work: Callable[[], T]) -> T:
+        """What `work` gives; begun anew where the connection it had opened was cut."""
+        for pause in (0.1, 0.3):
+            try:
+                return work()
+            except (self.driver.OperationalError, self.driver.InterfaceError):
+                time.sleep(pause)
+        return work()
+
     def state(self) -> str:
-        with closing(self.connect()) as db:
-            found = db.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (self.schema,)).fetchone()
-        return "" if found else "missing"
+        def there() -> bool:
+            with closing(self.connect()) as db:
+                found = db.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (self.schema,)).fetchone()
+            return bool(found)
+
+        return "" if self._lasting(there) else "missing"
 
     def read(self) -> Connection:
-        return Connection(self, "read", writing=False)
+        return self._lasting(lambda: Connection(self, "read", writing=False))
 
     def write(self) -> Connection:
         if self._writer is None:
@@ -142,7 +156,12 @@ class Server:
         return f"the schema {name}"
 
     def save(self, to: Path) -> None:
-        with self.clear(), closing(self.read()) as live, closing(sqlite3.connect(to, isolation_level=None)) as db:
+        with self.clear():
+            self._lasting(lambda: self._save(to))
+
+    def _save(self, to: Path) -> None:
+        to.unlink(missing_ok=True)
+        with closing(self.read()) as live, closing(sqlite3.connect(to, isolation_level=None)) as db:
             copy = Sqlite(db)
             live.look()
             if live.version() != schema.VERSION:

@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,32 @@ def test_a_connection_cut_at_any_commit(
     whole(lab, 7)
 
 
+def test_a_connection_cut_as_soon_as_it_is_open(
+    tmp_path: Path, remote: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was asked of it yet: it is opened once more, and so is the one that takes the lock."""
+    lab = TestLab.make(tmp_path / "lab", FILES)
+    assert lab("apply", "--yes").code == 0
+    connect, cut = type(remote).connect, set()
+
+    def cutting(self: Any, verb: str = "read") -> Any:
+        made = connect(self, verb)
+        if verb not in cut:
+            cut.add(verb)
+            with suppress(remote.driver.Error):
+                made.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        return made
+
+    monkeypatch.setattr(type(remote), "connect", cutting)
+    lab.write("conf/file/more.yaml", "path: ROOT/out/more\ncontent: x\n")
+    ran = lab("apply", "--yes")
+    assert ran.code == 0, ran
+    assert cut == {"read", "apply"}
+    cut.clear()
+    remote.save(tmp_path / "copy.sqlite")
+    assert cut == {"read"}
+
+
 def test_a_connection_cut_again_and_again(tmp_path: Path, remote: Any) -> None:
     """Whenever it is cut, the apply goes on by itself."""
     files = {f"file/f{n:03}": f"path: ROOT/out/{n}\ncontent: 'text {n}'\n" for n in range(300)}
@@ -173,7 +199,7 @@ def test_a_connection_cut_while_a_ledger_is_copied_gives_no_copy_of_two_moments(
     monkeypatch.setattr(text, "rows", cut)
     with pytest.raises(Problems, match="the ledger cannot be used"):
         remote.save(tmp_path / "copy.sqlite")
-    assert len(cuts) == 1
+    assert len(cuts) == 3
 
 
 @pytest.mark.slow
