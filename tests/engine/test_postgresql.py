@@ -108,9 +108,7 @@ def test_a_connection_cut_at_any_commit(
     whole(lab, 7)
 
 
-def test_a_connection_cut_as_soon_as_it_is_open(
-    tmp_path: Path, remote: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_connection_cut_as_soon_as_it_is_open(tmp_path: Path, remote: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing was asked of it yet: it is opened once more, and so is the one that takes the lock."""
     lab = TestLab.make(tmp_path / "lab", FILES)
     assert lab("apply", "--yes").code == 0
