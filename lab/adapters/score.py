@@ -99,7 +99,9 @@ def measure(args: Facts, progress: Progress) -> Facts:
 
     folder = Path(args["folder"])
     rows = []
+    began = time.perf_counter()
     with loading.load(folder, context=args.get("context")) as runner:
+        loaded = time.perf_counter() - began
         text = "The quick brown fox jumps over the lazy dog while the server answers another question. "
         per = max(len(runner.tokenize(text)), 1)
         list(runner.generate(text, tokens=4))
@@ -121,6 +123,7 @@ def measure(args: Facts, progress: Progress) -> Facts:
             progress(n + 1, len(args["depths"]), "depths")
         return {
             "rows": rows,
+            "load": round(loaded, 3),
             "engine": runner.engine,
             "version": runner.version,
             "device": runner.device,

@@ -12,6 +12,7 @@ from typing import Any
 from lab.app.calibrate import learn
 from lab.app.generate import folder, resolve
 from lab.app.lab import Lab
+from lab.core.address import Address
 from lab.core.problem import problem
 
 IDLE = 0.5
@@ -45,6 +46,8 @@ class Bench:
     """Peak bytes, over all depths."""
     load: float
     """The machine's load average per core when it began: figures of a busy machine are low."""
+    load_s: float = 0.0
+    """Seconds to load the model; 0 where it was not measured."""
 
 
 def bench(
@@ -69,7 +72,7 @@ def bench(
         Bench(
             time.time(), str(full), lab.host.name, lab.host.chip, lab.declared.digests[full], found["engine"],
             found["version"], found["device"], found["context"], r["depth"], r["prompt_rate"], r["rate"], r["first"],
-            r["tokens"], r["repeats"], found["peak"], round(load, 2),
+            r["tokens"], r["repeats"], found["peak"], round(load, 2), found["load"],
         )
         for r in found["rows"]
     ]  # fmt: skip
@@ -80,6 +83,17 @@ def bench(
         for row in rows:
             learn(lab, full, row.engine, row.context, row.depth, row.tokens_per_second)
     return rows
+
+
+def judged(lab: Lab, rows: Sequence[Bench]) -> list[tuple[bool, str]]:
+    """Whether what was measured keeps the declared budget: each of its figures, by the worst depth, in words. Pure."""
+    if not rows:
+        return []
+    declaration: Any = lab.declaration(Address(rows[-1].address))
+    found: list[tuple[bool, str]] = declaration.budget.verdicts(
+        max(r.load_s for r in rows), 1000 * max(r.first for r in rows), min(r.tokens_per_second for r in rows)
+    )
+    return found
 
 
 def kept(lab: Lab, address: str = "") -> list[dict[str, Any]]:

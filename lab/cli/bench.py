@@ -1,13 +1,17 @@
-"""bench: tokens per second, time to first token and peak memory of a model or quantization, kept for later."""
+"""bench: tokens per second, time to first token and peak memory of a model or quantization, kept for later.
+
+Where the resource declares a `budget:`, each figure of it says PASS or FAIL, and a FAIL gives exit code 1.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from lab.app.bench import Bench, bench, kept
+from lab.app.bench import Bench, bench, judged, kept
 from lab.app.generate import resolve
 from lab.app.lab import Lab
 from lab.core.problem import problem
@@ -38,14 +42,17 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
             raise problem(f"{args.depths!r} are no depths", do="give numbers: --depths 16,256") from None
         rows = bench(lab, args.address, depths=depths, tokens=args.tokens, repeats=args.repeats, context=args.context)
     print(json.dumps([asdict(r) for r in rows], indent=1) if args.json else render(rows))
-    return 0
+    verdicts = [] if args.history else judged(lab, rows)
+    for _, told in verdicts:
+        print(told, file=sys.stderr if args.json else sys.stdout)
+    return 0 if all(kept for kept, _ in verdicts) else 1
 
 
 def render(rows: Sequence[Bench]) -> str:
     """The figures as text. Pure."""
     if not rows:
         return "Nothing was measured yet."
-    table = [("depth", "prompt tokens/s", "tokens/s", "first token", "memory", "load")]
+    table = [("depth", "prompt tokens/s", "tokens/s", "first token", "memory", "busy")]
     for r in rows:
         table.append((
             str(r.depth), f"{r.prompt_tokens_per_second:.1f}", f"{r.tokens_per_second:.1f}", f"{r.first * 1000:.0f} ms",
@@ -53,6 +60,7 @@ def render(rows: Sequence[Bench]) -> str:
         ))  # fmt: skip
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     last = rows[-1]
-    lines = [f"{last.address} · {last.version} on {last.device} · context {last.context}", ""]
+    loaded = f" · loaded in {last.load_s:g} s" if last.load_s else ""
+    lines = [f"{last.address} · {last.version} on {last.device} · context {last.context}{loaded}", ""]
     lines += ["  " + "  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in table]
     return "\n".join([*lines, "", "Kept in state/bench.jsonl."])

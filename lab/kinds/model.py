@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lab.core import layout, views
 from lab.core.address import Address
+from lab.core.budget import Budget
 from lab.core.change import Action, Change
 from lab.core.facts import Facts
 from lab.core.forecast import Estimate, Forecast
@@ -64,7 +65,7 @@ class Model(Declaration):
     kind: ClassVar[str] = "model"
     aside: ClassVar[frozenset[str]] = Declaration.aside | {
         "license", "origin", "store", "token", "endpoint", "place", "family", "allow_pickle", "timeout",
-        "allow_overcommit",
+        "allow_overcommit", "budget",
     }  # fmt: skip
 
     path: str = ""
@@ -119,6 +120,8 @@ class Model(Declaration):
     """Where it was first published, for the record."""
     context: int | None = Field(None, gt=0)
     """Tokens of context it is to be used with; empty takes the model's own."""
+    budget: Budget = Budget()
+    """`{load_s: 5, ttft_ms: 200, decode_tps: 20}`: what `lab bench` checks; it fails where one is not kept."""
     allow_overcommit: bool = False
     """Plan it even where it does not fit the host's memory at its `context`."""
     allow_pickle: bool = False
@@ -343,11 +346,7 @@ class Model(Declaration):
         if self.recipe or self.source_ or self.path:
             return None
         return Resolve(
-            self.asked(context),
-            self.root(context),
-            self.declared(context),
-            self.token or "",
-            self.network(context),
+            self.asked(context), self.root(context), self.declared(context), self.token or "", self.network(context)
         )
 
     def forecast(self, change: Change, context: Context) -> Forecast:

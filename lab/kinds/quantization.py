@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from lab.core import layout, views
 from lab.core.address import Address
+from lab.core.budget import Budget
 from lab.core.change import Action, Change
 from lab.core.facts import Facts
 from lab.core.forecast import Estimate, Forecast
@@ -69,7 +70,7 @@ class Quantization(Declaration):
         "of", "format", "type", "imatrix", "tensors_declared", "output", "embedding", "pure",
         "bits", "group_size", "mode", "recipe", "method", "seed",
     })  # fmt: skip
-    aside: ClassVar[frozenset[str]] = Declaration.aside | {"store", "context", "allow_overcommit"}
+    aside: ClassVar[frozenset[str]] = Declaration.aside | {"store", "context", "allow_overcommit", "budget"}
 
     of: Annotated[Address, RefTo("model")]
     """The model whose weights are quantized; they must not be quantized already."""
@@ -109,6 +110,8 @@ class Quantization(Declaration):
     """For a learned `method`: which pieces."""
     context: int | None = Field(None, gt=0)
     """Tokens of context it is to be used with; empty takes its model's."""
+    budget: Budget = Budget()
+    """`{load_s: 5, ttft_ms: 200, decode_tps: 20}`: what `lab bench` checks; it fails where one is not kept."""
     allow_overcommit: bool = False
     """Plan it even where it does not fit the host's memory at its context."""
     store: str = ""
