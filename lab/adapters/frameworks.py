@@ -21,6 +21,8 @@ from lab.core.step import Stage
 from lab.core.steps_envs import TestFramework
 
 SMOKE = "recipes/env/smoke"
+ENDPOINT = ("LAB_ENDPOINT", "LAB_ENDPOINT_MODEL")
+"""Where a smoke test finds an OpenAI-compatible server, and its model's name there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +95,13 @@ def shipped(name: str) -> Path | None:
     return next((f for f in found if f.is_file()), None)
 
 
-def probe(step: TestFramework, check: Callable[[], None], distribution: str = "") -> Result:
-    """The result of a smoke test, run closed in its env, in Lab's own Python, or against a program."""
+def probe(
+    step: TestFramework, check: Callable[[], None], distribution: str = "", endpoint: Mapping[str, str] | None = None
+) -> Result:
+    """The result of a smoke test, run closed in its env, in Lab's own Python, or against a program.
+
+    `endpoint` is where it finds a model to talk to (`ENDPOINT`); without, what the caller's environment says of it.
+    """
     where = f"env {Path(step.link).name}" if step.link else f"program {step.program}" if step.program else "lab"
     now = identity(distribution, step.program, step.link)
     begun = time.perf_counter()
@@ -105,8 +112,7 @@ def probe(step: TestFramework, check: Callable[[], None], distribution: str = ""
     variables = {str(k): str(v) for k, v in (step.variables or {}).items()}
     if step.program:
         variables["PROGRAM"] = shutil.which(step.program) or step.program
-    if endpoint := os.environ.get("LAB_ENDPOINT"):
-        variables["LAB_ENDPOINT"] = endpoint
+    variables |= {k: os.environ[k] for k in ENDPOINT if k in os.environ} if endpoint is None else endpoint
     if step.smoke:
         command = ["/bin/sh", "-c", step.smoke]
     elif script is None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from lab.adapters.frameworks import Result, identity, keep, probe
+from lab.adapters.frameworks import ENDPOINT, Result, identity, keep, probe
 from lab.app.lab import Lab
 from lab.core.address import Address
 from lab.core.frameworks import KNOWN
@@ -77,8 +78,24 @@ def _create(address: Address) -> Any:
     return Change(address, Action.CREATE)
 
 
-def test(lab: Lab, names: Sequence[str]) -> list[Result]:
-    """The result of each framework's smoke test: those named (by declaration or framework), else every one there is."""
+@contextmanager
+def served(lab: Lab, model: str) -> Iterator[dict[str, str] | None]:
+    """Where smoke tests find that model, which a server answers for meanwhile; None for no model."""
+    if not model:
+        yield None
+        return
+    from lab.app.serve import serve
+
+    with closing(serve(lab, model)) as server:
+        server.ready()
+        yield dict(zip(ENDPOINT, (server.url, server.name), strict=True))
+
+
+def test(lab: Lab, names: Sequence[str], model: str) -> list[Result]:
+    """The result of each framework's smoke test: those named (by declaration or framework), else every one there is.
+
+    Those that talk to an endpoint talk to `model`, a model or quantization of the lab, where one is named.
+    """
     places = listing(lab)
     known = {p.name for p in places} | {p.step.framework for p in places}
     for name in names:
@@ -89,11 +106,12 @@ def test(lab: Lab, names: Sequence[str]) -> list[Result]:
             )
     chosen = [p for p in places if not names or p.name in names or p.step.framework in names]
     out = []
-    for place in chosen:
-        address = f"framework.{place.name}"
-        result = probe(place.step, lab.stage(address).check, place.distribution)
-        keep(result, lab.state, place.name)
-        out.append(result)
+    with served(lab, model) as endpoint:
+        for place in chosen:
+            address = f"framework.{place.name}"
+            result = probe(place.step, lab.stage(address).check, place.distribution, endpoint)
+            keep(result, lab.state, place.name)
+            out.append(result)
     return out
 
 

@@ -19,6 +19,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     one = verbs.add_parser("test", help="run the smoke test of each, and print a matrix")
     one.add_argument("names", nargs="*", metavar="NAME", help="these only; all by default")
     one.add_argument("--all", action="store_true", help="all (the default)")
+    one.add_argument(
+        "--model", default="", metavar="ADDRESS", help="serve that one, and let agents and clients talk to it"
+    )
     one.add_argument("--page", metavar="FILE", help="write the matrix there as Markdown too")
     _arguments.as_json(one)
     _arguments.as_json(
@@ -38,7 +41,7 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
         missing = [k.name for k in KNOWN.values() if k.name not in {p.step.framework for p in places}]
         print(f"Known and not here: {', '.join(missing)}." if missing else "Every framework Lab knows is here.")
         return 0
-    results = frameworks.test(lab, args.names)
+    results = frameworks.test(lab, args.names, args.model)
     if args.page:
         Path(args.page).write_text(frameworks.page(lab, results))
     if args.json:

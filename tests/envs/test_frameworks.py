@@ -11,13 +11,17 @@ import pytest
 from lab.adapters import frameworks as tool
 from lab.app import frameworks
 from lab.app.lab import Lab
+from lab.app.lock import lock
 from lab.app.plan import plan
 from lab.core.change import Action
 from lab.core.frameworks import KNOWN, issues
 from lab.core.problem import Problems
 from lab.core.steps_envs import TestFramework
+from tests.engines import make
 from tests.envs.test_kind import done
+from tests.labs import TestLab
 
+AGENTS = ("openai", "langchain", "llama_index", "autogen", "crewai")
 HEAD = "lab: {name: t, id: 00000000-envs, store: ROOT/store}\n"
 
 
@@ -37,7 +41,7 @@ def test_engines_of_lab_itself_work(tmp_path: Path) -> None:
     lab = lab_at(tmp_path, llama_cpp="{}\n", mlx_lm="{}\n")
     assert done(lab) == ["create framework.llama_cpp", "create framework.mlx_lm"]
     assert done(lab) == []
-    results = frameworks.test(Lab.find(tmp_path), ["llama_cpp", "mlx_lm"])
+    results = frameworks.test(Lab.find(tmp_path), ["llama_cpp", "mlx_lm"], "")
     assert [r.works for r in results] == [True, True]
     assert all(any("generate 8 tokens, twice alike" in t for t in r.tested) for r in results)
     page = frameworks.page(Lab.find(tmp_path), results)
@@ -108,6 +112,29 @@ def test_an_ollama_server_is_started_and_asked(tmp_path: Path) -> None:
     broken.chmod(0o755)
     result = tool.probe(TestFramework("o", "ollama", program=str(broken)), lambda: None)
     assert (result.works, result.step) == (False, "serve")
+
+
+@pytest.mark.slow
+def test_every_agent_framework_gets_a_reply_from_a_model_of_the_lab(tmp_path: Path) -> None:
+    """S0-4.2-5, S0-7.2-4, S0-1.2-1: the env `agents` comes from its template; all in it talk to a served model."""
+    lab = lab_at(tmp_path, **dict.fromkeys(AGENTS, "env: agents\n"), mcp="env: agents\n", llama_cpp="{}\n")
+    tiny_gguf = make.gguf(make.model(tmp_path / "llama"), tmp_path / "tiny.gguf", "F32")
+    for kind, name, text in (("env", "agents", "template: agents\n"), ("model", "tiny", f"path: {tiny_gguf}\n")):
+        (tmp_path / "conf" / kind).mkdir()
+        (tmp_path / "conf" / kind / f"{name}.yaml").write_text(text)
+    try:
+        lock(Lab.find(tmp_path), ["env.agents"])
+    except Problems as e:
+        pytest.skip(f"no index of Python packages: {e}")
+    assert "create framework.crewai" in done(lab)
+    assert done(lab) == []
+    results = {r.framework: r for r in frameworks.test(Lab.find(tmp_path), [], "model.tiny")}
+    assert {n for n, r in results.items() if not r.works} == set(), results
+    assert {n for n in results if "chat with model.tiny" in results[n].tested} == set(AGENTS)
+    assert "generate 8 tokens, twice alike" in results["llama_cpp"].tested
+    child = TestLab(tmp_path).child("env", "run", "agents", "--", "python", "-c", "import mcp; print(mcp.__name__)")
+    said, err = child.communicate()
+    assert (child.returncode, said.strip()) == (0, "mcp"), err
 
 
 def test_known_faults_of_a_lock_are_warned_of() -> None:

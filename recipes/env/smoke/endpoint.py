@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint to talk to: the lab's own at LAB_ENDPOINT, else one in this process with scripted replies."""
+"""An OpenAI-compatible endpoint to talk to: a served model at LAB_ENDPOINT, else one here with scripted replies."""
 
 import json
 import os
@@ -93,10 +93,16 @@ class Scripted(BaseHTTPRequestHandler):
 
 
 def start():
-    """The endpoint's base URL, `http://…/v1`, and how it is called in the result."""
+    """The endpoint's base URL, `http://…/v1`, the model's name there, and how it is called in the result."""
     given = os.environ.get("LAB_ENDPOINT")
     if given:
-        return given, "the lab's endpoint"
+        model = os.environ.get("LAB_ENDPOINT_MODEL", "tiny")
+        return given, model, model
+    return scripted()
+
+
+def scripted():
+    """The same of an endpoint in this process, which speaks Ollama's API too."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Scripted)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    return f"http://127.0.0.1:{server.server_port}/v1", "a scripted endpoint"
+    return f"http://127.0.0.1:{server.server_port}/v1", "tiny", "a scripted endpoint"

@@ -13,7 +13,7 @@ from autogen_ext.models.openai import OpenAIChatCompletionClient
 from endpoint import start
 
 print("step: chat")
-url, kind = start()
+url, model, kind = start()
 info = {
     "vision": False,
     "function_calling": False,
@@ -21,7 +21,7 @@ info = {
     "family": "unknown",
     "structured_output": False,
 }
-model = OpenAIChatCompletionClient(model="tiny", base_url=url, api_key="none", model_info=info)
-said = asyncio.run(AssistantAgent("smoke", model).run(task="ping"))
+client = OpenAIChatCompletionClient(model=model, base_url=url, api_key="none", model_info=info, max_tokens=16)
+said = asyncio.run(AssistantAgent("smoke", client).run(task="ping"))
 assert said.messages[-1].content
 print(json.dumps({"version": version("autogen-agentchat"), "device": "", "tested": ["import", f"chat with {kind}"]}))

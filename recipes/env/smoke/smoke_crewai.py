@@ -11,9 +11,12 @@ from crewai import LLM, Agent
 from endpoint import start
 
 print("step: chat")
-url, kind = start()
+url, model, kind = start()
 agent = Agent(
-    role="smoke", goal="answer", backstory="a test", llm=LLM(model="openai/tiny", base_url=url, api_key="none")
+    role="smoke",
+    goal="answer",
+    backstory="a test",
+    llm=LLM(model=f"openai/{model}", base_url=url, api_key="none", max_tokens=16),
 )
 assert agent.kickoff("ping").raw
 print(json.dumps({"version": version("crewai"), "device": "", "tested": ["import", f"chat with {kind}"]}))

@@ -11,8 +11,8 @@ from langchain.agents import create_agent
 from langchain_openai import ChatOpenAI
 
 print("step: chat")
-url, kind = start()
-agent = create_agent(ChatOpenAI(model="tiny", base_url=url, api_key="none"), tools=[])
+url, model, kind = start()
+agent = create_agent(ChatOpenAI(model=model, base_url=url, api_key="none", extra_body={"max_tokens": 16}), tools=[])
 said = agent.invoke({"messages": [("user", "ping")]})
 assert said["messages"][-1].content
 print(json.dumps({"version": version("langchain"), "device": "", "tested": ["import", f"chat with {kind}"]}))

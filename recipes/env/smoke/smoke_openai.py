@@ -10,8 +10,8 @@ import openai
 from endpoint import start
 
 print("step: chat")
-url, kind = start()
+url, model, kind = start()
 client = openai.OpenAI(base_url=url, api_key="none")
-said = client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "ping"}])
+said = client.chat.completions.create(model=model, messages=[{"role": "user", "content": "ping"}], max_tokens=16)
 assert said.choices[0].message.content
 print(json.dumps({"version": version("openai"), "device": "", "tested": ["import", f"chat with {kind}"]}))
