@@ -30,6 +30,7 @@ class Shipper:
         tracker = folder.spec.get("tracker", {})
         self.db = Path(tracker["db"])
         self._over = threading.Event()
+        self._gathering = threading.Lock()
         self._thread = threading.Thread(target=self._ship, daemon=True)
         if not self.db.exists():
             return
@@ -42,14 +43,16 @@ class Shipper:
 
     def _ship(self) -> None:
         while not self._over.wait(EVERY):
+            self.gather()
             self._once()
 
     def gather(self) -> None:
-        """What the program logged by plain MLflow calls is in the run's folder, before its end is judged."""
+        """What the program logged by plain MLflow calls is in the run's folder, where its end is judged."""
         from lab.adapters import gathered
 
         try:
-            gathered.gather(self.db, self.folder)
+            with self._gathering:
+                gathered.gather(self.db, self.folder)
         except Exception as e:
             with contextlib.suppress(OSError):
                 put(self.folder / "tracking.log", f"{type(e).__name__}: {e}\n")

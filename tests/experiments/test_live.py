@@ -6,6 +6,7 @@ Proves S2-3.4-2 and S4-2.2.1-5.
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import threading
 import time
@@ -13,9 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
+from lab.adapters import mlflow_local, spool
 from lab.adapters.live import Server
+from lab.runs.folder import RunFolder
 from lab.runs.run import RunSpec, launch
+from tests.experiments.conftest import Bench
 
 CODE = """\
 import time
@@ -94,3 +99,44 @@ def test_only_the_key_opens_it(tmp_path: Path, server: Server) -> None:
     assert ask(server, "/runs/..").status == 404
     assert ask(server, "/api/v1/runs/none/logs").status == 404
     assert ask(server, "/api/v1/runs/r1/spec.json").status == 404
+
+
+@pytest.mark.slow
+def test_plain_mlflow_metrics_are_seen_while_the_run_lives_and_end_it_early(bench: Bench) -> None:
+    """Code that knows only `mlflow` has a live curve; its target stops it; each point is there once, here and there."""
+    bench.write(
+        "code.py",
+        """\
+        import time
+        import mlflow
+        def main():
+            with mlflow.start_run():
+                for step in range(10_000):
+                    mlflow.log_metric("loss", 1 / (step + 1), step=step)
+                    time.sleep(0.02)
+        """,
+    )
+    bench.write("conf/experiment/e.yaml", "call: code:main\nstop: {metric: loss, target: 0.05}\n")
+    assert bench("run", "e", "-d", "-q")[0] == 0
+    (folder,) = (RunFolder(p) for p in (bench.root / "state/runs").iterdir())
+    made = Server(bench.root / "state")
+    threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    try:
+        came = events(ask(made, f"/api/v1/runs/{folder.id}/metrics"))
+        first = [json.loads(data)["step"] for _, data, _ in itertools.islice(came, 3)]
+        assert first == [0, 1, 2]
+        assert not folder.result, "the curve is seen while it runs"
+        assert list(came)[-1][0] == "end"
+    finally:
+        made.shutdown()
+        made.server_close()
+    assert folder.result["state"] == "finished"
+    assert "loss reached 0.05" in folder.result["reason"]
+    end = time.monotonic() + 20
+    while spool.pending(folder) and time.monotonic() < end:
+        time.sleep(0.05)
+    here = [step for step, _, _ in folder.metrics()]
+    client = MlflowClient(mlflow_local.uri(mlflow_local.database(bench.root / "state")))
+    there = [p.step for p in client.get_metric_history(mlflow_local.run_id(folder.id), "loss")]
+    assert here == there == list(range(len(here)))
+    assert 20 <= len(here) < 10_000
