@@ -87,7 +87,7 @@ def source() -> Iterator[Source]:
 
 @pytest.mark.slow
 def test_two_gigabytes_survive_a_dropped_connection_and_a_kill(tmp_path: Path, source: Source) -> None:
-    """Dropped at 600 MB, killed beyond 1.2 GB: the next apply finishes, the hash is right, under 1.1 sizes were sent."""
+    """Dropped at 600 MB, killed beyond 1.2 GB: the next apply finishes, the hash is right, at most 1.1 sizes sent."""
     if shutil.disk_usage(tmp_path).free < 3 * SIZE:
         pytest.skip("there is no room for two gigabytes here")
     right = hashlib.sha256()
