@@ -16,6 +16,8 @@ from lab.forecast.use import Use, needs
 
 Row = Mapping[str, str]
 UNITS = {"B": 1.0, "MiB": 2.0**20, "GiB": 2.0**30, "MB(as printed)": 2.0**20, "GB(as written)": 2.0**30}
+THOUSAND_MB = 1000 * 2.0**20
+"""What engines print as MB are MiB: Rapid-MLX divides MLX's peak by 1024²; mlx-lm prints GB of 10⁹."""
 HEADER = {262144: 25}
 """Bytes of a GGUF's header per word of the vocabulary: 25 for Gemma's, 39 to 65 for others."""
 
@@ -81,10 +83,26 @@ class Line:
 def check(rows: Iterable[Row], architectures: Iterable[Row] = ()) -> list[Checked]:
     """Every truth in `rows` with its forecast. `architectures` adds models to those the catalogue knows. Pure."""
     known = Known(architectures)
-    out: list[Checked] = []
-    for row in rows:
-        out += _rate(row, known) if "tg_tps" in row else _size(row, known)
-    return out
+    return [c for row in rows for c in _one({k: v or "" for k, v in row.items() if k}, known)]
+
+
+class _Full(dict[str, str]):
+    """A row whose missing columns are empty."""
+
+    def __missing__(self, _: str) -> str:
+        return ""
+
+
+def _one(given: dict[str, str], known: Known) -> list[Checked]:
+    """What a row asks; a row with something that cannot be read says so, and the others stand."""
+    row = _Full(given)
+    rates = "tg_tps" in row or "pp_tps" in row
+    try:
+        return _rate(row, known) if rates else _size(row, known)
+    except (ValueError, ArithmeticError, LookupError) as e:
+        what = "generation" if rates else _quantity(row["kind"])
+        engine = row["framework"] if rates else row["engine"]
+        return [Checked(row["id"], what, "?", engine, row["model"], 0.0, None, f"the row cannot be read: {e}")]
 
 
 def table(checked: Iterable[Checked]) -> list[Line]:
@@ -135,14 +153,21 @@ def _size(row: Row, known: Known) -> list[Checked]:
     truth = float(row["value"]) * UNITS.get(row.get("unit") or "B", 1.0)
     engine = row.get("engine") or ""
     found, why = _SIZES.get(what, _no_rule)(row, arch)
-    name = "cache" if what.startswith("kv") else _QUANTITIES.get(what[:4], what)
     last = UNITS.get(row.get("unit") or "B", 1.0) * _last_digit(row["value"]) / 2
-    return [Checked(row["id"], name, arch.attention or "?", engine, row.get("model", ""), truth, found, why, last)]
+    return [
+        Checked(
+            row["id"], _quantity(what), arch.attention or "?", engine, row.get("model", ""), truth, found, why, last
+        )
+    ]
 
 
 _QUANTITIES = {
     "gguf": "weights", "mlx_": "weights", "engi": "weights", "comp": "compute buffer", "meta": "working set",
 }  # fmt: skip
+
+
+def _quantity(kind: str) -> str:
+    return "cache" if kind.startswith("kv") else _QUANTITIES.get(kind[:4], kind)
 
 
 def _last_digit(text: str) -> float:
@@ -289,11 +314,11 @@ def _rate(row: Row, known: Known) -> list[Checked]:
     span = max(start + prompt + 128, 2560)  # one figure is published for all tests of a run
     talk = needs(arch, found.with_(depth=depth, engine=engine, context=span), host)
     read = needs(arch, found.with_(depth=start, prompt=prompt, engine=engine), host)
-    lacks = "; ".join(talk.notes)
+    lacks = "; ".join(talk.notes) or "the machine's bandwidth or arithmetic is not known"
     add("generation", "tg_tps", talk.decode, "" if talk.decode else lacks)
     add("prompt", "pp_tps", read.prefill, "" if read.prefill else lacks)
-    if "peak" in (row.get("memory_metric") or "") and row.get("memory_gb"):
-        add("peak", "memory_gb", talk.peak, "" if talk.peak else lacks, 1e9)
+    if "peak" in (metric := row.get("memory_metric") or ""):
+        add("peak", "memory_gb", talk.peak, "" if talk.peak else lacks, THOUSAND_MB if "MB" in metric else 1e9)
     return out
 
 

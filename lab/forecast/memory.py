@@ -8,7 +8,7 @@ from lab.forecast.architecture import Architecture
 MIB = 2**20
 LLAMA_OVERHEAD = 160 * MIB
 """Process, tokenizer, outputs and graph of llama.cpp, at most."""
-MLX_OVERHEAD = 450e6
+MLX_OVERHEAD = 470e6
 """What MLX's allocator and process hold besides weights, cache and logits, at most."""
 MLX_STEP = 2048
 

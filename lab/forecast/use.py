@@ -131,7 +131,8 @@ def needs(arch: Architecture, use: Use, host: Host | None = None) -> Needs:
         buffer = memory.compute_buffer(
             arch, cache.pad(use.context), ubatch=use.ubatch, flash_attention=use.flash_attention
         )
-    peak = memory.peak(arch, size, kv, buffer, context=use.context, engine=engine) if size and kv else None
+    held = weight_bytes(arch.with_(vision=False), use) if engine == "mlx" and arch.vision else size  # its text alone
+    peak = memory.peak(arch, held, kv, buffer, context=use.context, engine=engine) if held and kv else None
     out = Needs(use, size, kv, buffer, peak)
     if host is not None:
         out = _rates(arch, out, host, notes)
