@@ -30,11 +30,13 @@ class Report:
     injected: int = 0
     survived: int = 0
     refused: int = 0
+    missed: int = 0
     lost: list[str] = field(default_factory=list)
     names: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         figures = f"{self.boundaries} boundaries, {self.injected} faults, {self.survived} survived"
+        figures += f", {self.missed} not met" * bool(self.missed)
         return f"{self.name}: {figures}, {len(self.lost)} lost" + "".join(f"\n  {x}" for x in self.lost[:12])
 
 
@@ -84,11 +86,14 @@ class Campaign:
         """What the undisturbed deed does at a boundary."""
         return self.lines[at]
 
-    def strike(self, at: int, how: str = "kill", *, lasting: bool = False, only: str = "") -> Ran:
-        """The deed from its start, with a fault at a boundary."""
+    def strike(self, at: int, how: str = "kill", *, lasting: bool = False) -> Ran:
+        """The deed from its start, with a fault at what the undisturbed deed does at a boundary; 0 is none."""
+        line = self.lines[at] if at else {"nth": 0, "site": ""}
         shutil.rmtree(self.lab.root)
         shutil.copytree(self.base, self.lab.root, symlinks=True)
-        return self._again(Fault(str(self.lab.root), str(self.log), at, how, lasting, only), broken=self.broken)
+        return self._again(
+            Fault(str(self.lab.root), str(self.log), line["nth"], line["site"], how, lasting), broken=self.broken
+        )
 
     def _again(self, fault: Fault, broken: str = "") -> Ran:
         self.log.unlink(missing_ok=True)
@@ -98,9 +103,10 @@ class Campaign:
         """Killed at a boundary: counted, and what was lost noted."""
         ran = self.strike(at, how)
         if ran.code == 0:
-            return  # threads took another turn, and the boundary was never reached: nobody survives SIGKILL
+            self.report.missed += 1  # nobody survives SIGKILL: this time it did not do that at all
+            return
         self.report.injected += 1
-        where = self._where(at, how)
+        where = f"{how} at {at} ({self.lines[at]['site']})"
         lost = [] if ran.code == -9 else [f"it was not killed but exited with {ran.code}"]
         lost += unsynced(hook.read(str(self.log)))
         self._note(where, [*lost, *(self.nothing_stays() if destroy else self.goes_on(told_done(ran)))])
@@ -109,7 +115,7 @@ class Campaign:
         """An effect failed: it is told plainly, and the next apply completes."""
         ran = self.strike(at, how, lasting=lasting)
         self.report.injected += 1
-        where = self._where(at, how + (" lasting" if lasting else ""))
+        where = f"{how}{' lasting' * lasting} at {at} ({self.lines[at]['site']})"
         lost = [] if ran.code in (0, 1) else [f"it exited with {ran.code}"]
         self.report.refused += ran.code == 1
         if ran.code == 0 and self.deed.verb[0] == "apply" and "No changes" not in self.lab("plan").out:
@@ -119,11 +125,6 @@ class Campaign:
         if ran.code == 1 and not ran.err.strip() and "✗" not in ran.out:
             lost.append("it failed and did not say why")
         self._note(where, [*lost, *self.goes_on()])
-
-    def _where(self, at: int, how: str) -> str:
-        line = next((x for x in hook.read(str(self.log)) if x.get("n") == at), {})
-        path = str(line.get("path", "")).removeprefix(str(self.lab.root))
-        return f"{how} at {at} ({line.get('at')} {path})"
 
     def _note(self, where: str, lost: list[str]) -> None:
         self.report.survived += not lost

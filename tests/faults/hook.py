@@ -12,8 +12,11 @@ import errno
 import io
 import json
 import os
+import re
 import signal
 import sqlite3
+import threading
+from collections import Counter as Tally
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -28,6 +31,9 @@ _SQL = {
 }
 
 
+_RANDOM = re.compile(r"(?<![0-9a-f])(?:[0-9a-f]{6,12}|[0-9]{2,})(?![0-9a-f])")
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """What is to go wrong, and where."""
@@ -37,13 +43,13 @@ class Fault:
     log: str
     """One JSON line per boundary and per performed step."""
     at: int = 0
-    """Number of the boundary, from 1; 0 only counts."""
+    """Number of the boundary, from 1, among those of the site, or among all; 0 only counts."""
+    site: str = ""
+    """What is aimed at, as `Counter.site` names it: threads take turns as they like, what they do stays the same."""
     how: str = "kill"
     """`kill`, `tear` (half a write, then a kill), `short` (half a write, then ENOSPC), or a name of `errno`."""
     lasting: bool = False
     """Whether every effect of the same sort fails from there on."""
-    only: str = ""
-    """Only boundaries of this name count."""
     raising: bool = False
     """Whether a kill is an exception instead, for use in the test's own process."""
 
@@ -65,7 +71,9 @@ class Counter:
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
         self.count = 0
-        self.dead = False
+        self.sites: Tally[str] = Tally()
+        self.struck = self.dead = False
+        self.turn = threading.RLock()
         self.log = _OPEN(fault.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def say(self, **line: Any) -> None:
@@ -84,20 +92,45 @@ class Counter:
             return ""
         return text if text.startswith(self.fault.below) else ""
 
+    def site(self, name: str, where: str, what: str) -> str:
+        """What happens and where, the same in every run: random names, processes and times in it are stars."""
+        return _RANDOM.sub("*", f"{name} {where.removeprefix(self.fault.below)} {what}".strip())
+
     def boundary(
-        self, name: str, path: Any, half: Callable[[], Any] | None = None, *, sql: bool = False, source: Any = ""
+        self,
+        name: str,
+        path: Any,
+        half: Callable[[], Any] | None = None,
+        *,
+        sql: bool = False,
+        source: Any = "",
+        what: str = "",
     ) -> None:
         """The moment before an effect."""
         where = self.mine(path)
-        fault = self.fault
         if self.dead:
             raise Killed
-        if not where or (fault.only and name != fault.only):
-            return
+        if where:
+            with self.turn:
+                if self._counted(name, where, self.mine(source) if source else "", what):
+                    self._strike(name, where, half, sql)
+
+    def _counted(self, name: str, where: str, source: str, what: str) -> bool:
+        """Whether this boundary is a chosen one."""
+        fault, site = self.fault, self.site(name, where, what)
         self.count += 1
-        self.say(n=self.count, at=name, path=where, source=self.mine(source) if source else "")
-        if not fault.at or self.count < fault.at or (self.count > fault.at and not fault.lasting):
-            return
+        self.sites[site] += 1
+        nth = self.sites[site]
+        self.say(n=self.count, at=name, path=where, source=source, site=site, nth=nth)
+        if self.struck:
+            return fault.lasting
+        self.struck = bool(fault.at) and fault.at == (nth if fault.site else self.count) and fault.site in ("", site)
+        if self.struck:
+            self.say(struck=site)
+        return self.struck
+
+    def _strike(self, name: str, where: str, half: Callable[[], Any] | None, sql: bool) -> None:
+        fault = self.fault
         if fault.how in ("kill", "tear"):
             if fault.how == "tear" and half:
                 half()
@@ -193,7 +226,6 @@ def install(fault: Fault) -> Callable[[], None]:
 
     put(builtins, "open", opener(builtins.open))
     put(io, "open", opener(io.open))
-    put(os, "fdopen", opener(os.fdopen))
     _sqlite(counter, put)
     _steps(counter, put)
     return lambda: [back() for back in reversed(undo)] and None
@@ -210,7 +242,8 @@ def _sqlite(counter: Counter, put: Callable[[Any, str, Any], None]) -> None:
             def _before(self, text: str) -> None:
                 word = text.split(None, 1)[0].upper()
                 if word not in ("SELECT", "ROLLBACK") and not (word == "PRAGMA" and "journal" not in text):
-                    counter.boundary(f"sqlite {word.strip(';').split(';')[0]}", path, sql=True)
+                    what = " ".join(text.split()[:3])
+                    counter.boundary(f"sqlite {word.strip(';').split(';')[0]}", path, sql=True, what=what)
 
             def execute(self, text: str, *a: Any) -> Any:  # type: ignore[override]
                 self._before(text)
@@ -245,11 +278,12 @@ def _steps(counter: Counter, put: Callable[[Any, str, Any], None]) -> None:
         def wrapped(step: Any, stage: Any) -> Any:
             pairs = zip(step, stage, strict=True) if isinstance(step, list) else [(step, stage)]
             told = [(s.address, p.describe()) for p, s in pairs]
-            counter.boundary("step", counter.fault.below)
+            what = "; ".join(f"{address}: {text}" for address, text in told)
+            counter.boundary("step", counter.fault.below, what=what)
             for address, text in told:
                 counter.say(perform=address, text=text)
             found = perform(step, stage)
-            counter.boundary("stepped", counter.fault.below)
+            counter.boundary("stepped", counter.fault.below, what=what)
             return found
 
         return wrapped
