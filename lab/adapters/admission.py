@@ -1,8 +1,9 @@
-"""Admission: what needs much memory starts when it fits in what is free now, and is stopped if it outgrows that.
+"""Admission: what needs much memory or a card starts when it is its turn and there is room.
 
-`state/admission-HOST.json` holds every promise and every waiter, keyed by pid and start time, under a kernel lock: a
-dead holder's promise lapses by itself, and two processes never get the same bytes. The supervisor of a run asks here
-before it begins (`lab.runs.supervise`), whoever wants the run: `lab run`, `lab apply`, a sweep.
+Every promise and every waiter stands in one ledger of the host (`lab.adapters.admission_ledger`), keyed by pid and
+start time: a dead holder's promise lapses by itself, and two processes never get the same bytes or cards. Whose turn it
+is `lab.core.queueing` decides. The supervisor of a run asks here before it begins (`lab.runs.supervise`), whoever wants
+the run: `lab run`, `lab apply`, a sweep.
 
     with admit(lab.state, need=8 << 30, total=20 << 30, name="experiment.ppl", wait=True) as promise:
         child = Popen(...)
@@ -11,38 +12,35 @@ before it begins (`lab.runs.supervise`), whoever wants the run: `lab run`, `lab 
 
 from __future__ import annotations
 
-import fcntl
-import json
+import datetime
 import os
-import socket
-import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lab.adapters import machine
+from lab.adapters.admission_ledger import Book, born, ledger, place
+from lab.adapters.footprint import footprint
+from lab.core import quotas
 from lab.core.problem import problem
+from lab.core.queueing import Asks, Job, Room, Standing, Verdict, decide, turns
+from lab.core.quotas import Quota
 from lab.core.units import size
+from lab.runs import cards
 
 POLL = 0.1
 """Seconds between a waiter's looks."""
-SLACK, GROWTH = 64 << 20, 1.05
-"""A job may exceed its promise by 5 % and 64 MiB before it is stopped."""
 SMALL = 256 << 20
 """What is not expected to take so much waits for nobody."""
-LEFT = 0.03
-"""Share of the memory below which a job that outgrew what was merely expected of it is stopped."""
-GRACE = 5.0
-"""Seconds between asking a job to stop and killing it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """Bytes set aside for a process and all its children."""
+    """Bytes and cards set aside for a process and all its children."""
 
     id: str
     name: str
@@ -50,11 +48,12 @@ class Promise:
     pid: int
     waited: float = 0.0
     """Seconds it waited in the queue."""
+    cards: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the ledger, as `lab status` shows it."""
+    """One line of the ledger, as `lab queue` and `lab status` show it."""
 
     name: str
     need: int
@@ -64,6 +63,10 @@ class Entry:
     """Bytes its processes take now."""
     reason: str = ""
     """Why it waits."""
+    asks: Asks = field(default_factory=Asks)
+    cards: tuple[str, ...] = ()
+    began: float = 0.0
+    came: float = 0.0
 
 
 @contextmanager
@@ -74,262 +77,143 @@ def admit(
     name: str,
     wait: bool,
     *,
+    asks: Asks | None = None,
+    limits: Mapping[str, Quota] | None = None,
     pid: int | None = None,
     check: Callable[[], None] | None = None,
     say: Callable[[str], None] | None = None,
     free: Callable[[], int] = machine.available,
 ) -> Iterator[Promise]:
-    """A promise of `need` bytes out of `total`, held until the block ends or the process dies.
+    """A promise of `need` bytes out of `total`, and of cards, held until the block ends or the process dies.
 
-    First come, first served: nobody passes an earlier waiter. Where it does not fit and `wait` is false, or where it
-    could never fit, a Problem names what holds the memory. `check` is called while waiting and may raise; `say` is
-    told why it waits whenever the reason changes.
+    Turns are taken as `lab.core.queueing` says, `limits` being the quotas of its accounts. Where it does not fit and
+    `wait` is false, or where it could never fit, a Problem names what holds the room. `check` is called while waiting
+    and may raise; `say` is told why it waits whenever the reason changes.
     """
+    asks = asks or Asks()
+    pool = cards.pool() if asks.cards else ()
+    possible(name, need, total, asks.cards, pool)
+    state.mkdir(parents=True, exist_ok=True)
+    who = pid or os.getpid()
+    me: dict[str, Any] = {
+        "id": uuid.uuid4().hex, "pid": who, "born": born(who), "name": name, "need": need, "held": False,
+        "came": time.time(), "asks": asdict(asks), "pool": list(pool),
+        "limits": {n: q.model_dump() for n, q in (limits or {}).items()},
+    }  # fmt: skip
+    begun, told = time.monotonic(), ""
+    try:
+        while True:
+            verdict, behind = _try(state, me, total, free, queue=wait)
+            if verdict.begins:
+                break
+            if not wait:
+                raise problem(f"{name} does not fit now", why=verdict.reason, do="wait for it to end, or stop it")
+            if verdict.reason != told and say:
+                say(verdict.reason)
+            told = verdict.reason
+            if check:
+                check()
+            time.sleep(min(POLL * (1 + behind), 1.0))
+        yield Promise(me["id"], name, need, who, time.monotonic() - begun, verdict.cards)
+    finally:
+        with ledger(state) as book:
+            book.entries = [e for e in book.entries if e["id"] != me["id"]]
+
+
+def possible(name: str, need: int, total: int, asked: int, pool: tuple[str, ...]) -> None:
+    """Raises a Problem where a job could never begin on this host. Pure."""
     if need > total:
         raise problem(
             f"{name} needs {size(need)} of memory, more than there is to give",
             why=f"at most {size(total)} are given out on this host",
             do="declare a smaller type or context (`lab advise`), or `allow_overcommit: true`",
         )
-    state.mkdir(parents=True, exist_ok=True)
-    mine, begun, told = uuid.uuid4().hex, time.monotonic(), ""
-    who = pid or os.getpid()
-    try:
-        while True:
-            reason, behind = _try(state, mine, who, name, need, total, free, queue=wait)
-            if not reason:
-                break
-            if not wait:
-                raise problem(f"{name} does not fit in memory now", why=reason, do="wait for it to end, or stop it")
-            if reason != told and say:
-                say(reason)
-            told = reason
-            if check:
-                check()
-            time.sleep(min(POLL * (1 + behind), 1.0))
-        yield Promise(mine, name, need, who, time.monotonic() - begun)
-    finally:
-        _release(state, mine)
-
-
-def place(state: Path) -> Path:
-    """The ledger of this host; a state folder that several hosts share has one for each."""
-    return state / f"admission-{socket.gethostname()}.json"
+    if asked > len(pool):
+        raise problem(
+            f"{name} asks for {asked} card{'s' if asked != 1 else ''}, more than this host has",
+            why=f"`lab gpus` shows {len(pool)}",
+            do="lower `resources.cards`, or run it on another host",
+        )
 
 
 def status(state: Path) -> list[Entry]:
-    """Every promise and waiter, in the order they came. Reads."""
+    """Every promise and waiter of this host: who runs, then who waits, by their turns. Reads."""
     if not place(state).exists():
         return []
-    with _ledger(state) as entries:
-        found = [dict(e) for e in entries]
-    return [Entry(e["name"], e["need"], e["pid"], e["held"], footprint(e["pid"]), e.get("reason", "")) for e in found]
+    with ledger(state) as book:
+        found, standing = [dict(e) for e in book.entries], _standing(book, time.time())
+    order = [j.id for j in turns([_job(e) for e in found if not e["held"]], standing)]
+    found.sort(key=lambda e: order.index(e["id"]) if e["id"] in order else -1)
+    return [_entry(e, footprint(e["pid"])) for e in found]
 
 
-def footprint(pid: int, without: Collection[int] = ()) -> int:
-    """Bytes that a process and its children take now, but for those `without`; 0 where it is gone. Reads.
-
-    Memory that forked processes share counts once where the system tells it (PSS), else each time.
-    """
-    import psutil
-
-    try:
-        root = psutil.Process(pid)
-        below = {p.pid: p for p in root.children(recursive=True)} if pid not in without else {}
-        parents = {n: p.ppid() for n, p in below.items()}
-    except psutil.Error:
-        return 0
-    total = 0
-    for process in (root, *(p for n, p in below.items() if not _among(n, parents, without))):
-        try:
-            total += _own(process)
-        except psutil.Error:
-            continue
-    return total
-
-
-def _among(pid: int, parents: Mapping[int, int], others: Collection[int]) -> bool:
-    """Whether it or one above it is of `others`. Pure."""
-    while pid in parents:
-        if pid in others:
-            return True
-        pid = parents[pid]
-    return False
-
-
-def _own(process: Any) -> int:
-    pss = getattr(process, "memory_full_info", None)
-    if pss is not None and os.path.exists(f"/proc/{process.pid}/smaps_rollup"):
-        try:
-            for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
-                if line.startswith("Pss_Anon:"):
-                    return int(line.split()[1]) * 1024
-        except OSError:
-            pass
-    return int(process.memory_info().rss)
-
-
-class Watched:
-    """What a watch saw: the highest footprint, and whether the job was stopped."""
-
-    def __init__(self) -> None:
-        self.peak = 0
-        self.stopped = ""
-        """Why it was stopped; empty where it was not."""
-
-
-@contextmanager
-def watch(
-    pid: int, need: int, *, every: float = 0.1, grace: float = GRACE, scarce: Callable[[], bool] = lambda: True
-) -> Iterator[Watched]:
-    """While the block runs, a process tree that outgrows `need` is stopped: asked first, killed after `grace`.
-
-    Where `need` was only forecast, `scarce` says whether it must be: as long as there is room it may go on.
-    """
-    seen, done = Watched(), threading.Event()
-
-    def look() -> None:
-        limit = need * GROWTH + SLACK
-        while not done.wait(every):
-            uses = footprint(pid)
-            seen.peak = max(seen.peak, uses)
-            if uses > limit and scarce():
-                seen.stopped = f"it took {size(uses)} and was promised {size(need)}"
-                _stop(pid, grace)
-                return
-
-    thread = threading.Thread(target=look, name=f"watch-{pid}", daemon=True)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        done.set()
-        thread.join()
-
-
-def scarce() -> bool:
-    """Whether so little memory is left on this host that it would soon swap. Reads."""
-    import psutil
-
-    return machine.available() < LEFT * int(psutil.virtual_memory().total)
-
-
-def _stop(pid: int, grace: float) -> None:
-    import psutil
-
-    try:
-        root = psutil.Process(pid)
-        family = [root, *root.children(recursive=True)]
-    except psutil.Error:
-        return
-    for process in family:
-        _quietly(process.terminate)
-    # Not psutil's wait: it would reap the child, and its parent would never learn how it ended.
-    deadline = time.monotonic() + grace
-    while (alive := [p for p in family if _lives(p)]) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    for process in alive:
-        _quietly(process.kill)
-
-
-def _lives(process: Any) -> bool:
-    import psutil
-
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False
-
-
-def _quietly(act: Callable[[], object]) -> None:
-    import psutil
-
-    try:
-        act()
-    except psutil.Error:
-        return
-
-
-def _try(
-    state: Path, mine: str, pid: int, name: str, need: int, total: int, free: Callable[[], int], *, queue: bool
-) -> tuple[str, int]:
-    """Takes the promise where it fits; otherwise stands in the queue (with `queue`) and says why, and how far back."""
-    with _ledger(state) as entries:
-        me = next((e for e in entries if e["id"] == mine), None)
-        held = [e for e in entries if e["held"]]
-        before = [e for e in entries if not e["held"] and (me is None or e["came"] < me["came"])]
-        reason = _reason(need, total, held, before, free)
-        if not reason:
-            entries[:] = [e for e in entries if e["id"] != mine]
-            entries.append(_entry(mine, pid, name, need, held=True, came=me["came"] if me else time.time()))
-        elif queue:
-            if me is None:
-                me = _entry(mine, pid, name, need, held=False, came=time.time())
-                entries.append(me)
-            me["reason"] = reason
-        return reason, len(before)
-
-
-def _reason(
-    need: int, total: int, held: list[dict[str, Any]], before: list[dict[str, Any]], free: Callable[[], int]
-) -> str:
-    if before:
-        return f"{before[0]['name']} came first and waits for {size(before[0]['need'])}"
-    pids = {e["pid"] for e in held}
-    uses = {e["id"]: footprint(e["pid"], pids - {e["pid"]}) for e in held}
-    given = sum(max(e["need"], uses[e["id"]]) for e in held)
-    names = ", ".join(f"{e['name']} ({size(e['need'])})" for e in held)
-    if given + need > total:
-        return f"{size(max(0, total - given))} of {size(total)} are left beside {names}; it needs {size(need)}"
-    unclaimed = sum(max(0, e["need"] - uses[e["id"]]) for e in held)
-    now = free() - unclaimed
-    if need > now:
-        return f"{size(max(0, now))} of memory are free now; it needs {size(need)}"
-    return ""
-
-
-def _entry(mine: str, pid: int, name: str, need: int, *, held: bool, came: float) -> dict[str, Any]:
-    return {"id": mine, "pid": pid, "born": _born(pid), "name": name, "need": need, "held": held, "came": came}
-
-
-def _release(state: Path, mine: str) -> None:
-    with _ledger(state) as entries:
-        entries[:] = [e for e in entries if e["id"] != mine]
-
-
-def _born(pid: int) -> float | None:
-    import psutil
-
-    try:
-        return float(psutil.Process(pid).create_time())
-    except psutil.Error:
-        return None
-
-
-@contextmanager
-def _ledger(state: Path) -> Iterator[list[dict[str, Any]]]:
-    """The entries of living processes, under the kernel's lock; what the block leaves is written by rename."""
-    path = place(state)
-    with open(path.with_suffix(".lock"), "a+b") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        kept = _read(path)
-        entries = [dict(e) for e in kept if (born := _born(e["pid"])) is not None and _same(born, e["born"])]
-        yield entries
-        if entries == kept:
-            return
-        temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps(entries), encoding="utf-8")
-        os.replace(temporary, path)
-
-
-def _same(born: float, noted: float | None) -> bool:
-    return noted is not None and abs(born - noted) < 0.02
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    # A ledger that cannot be read is an empty one: its holders' footprints still count as memory that is not free.
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+def use(state: Path, limits: Mapping[str, Quota]) -> list[quotas.Use]:
+    """What of their quotas the accounts have taken: those named, and those that took anything of a glob's. Reads."""
+    if not state.is_dir():
         return []
-    return [e for e in found if isinstance(e, dict) and {"id", "pid", "born", "name", "need", "held", "came"} <= set(e)]
+    today = datetime.date.today()
+    with ledger(state) as book:
+        days = book.till(time.time())
+    known = {a for held in days.values() for a in held} | {k for k in limits if not set(k) & set("*?[")}
+    return [quotas.use(days, a, q, today) for a, q in sorted(quotas.chosen(limits, known).items())]
+
+
+def _entry(e: Mapping[str, Any], uses: int) -> Entry:
+    job = _job(e)
+    return Entry(
+        job.name, job.memory, e["pid"], e["held"], uses, e.get("reason", ""), job.asks, job.cards, job.began, job.came
+    )
+
+
+def _try(state: Path, mine: dict[str, Any], total: int, free: Callable[[], int], *, queue: bool) -> tuple[Verdict, int]:
+    """Takes the promise where it is its turn; otherwise stands in the queue (with `queue`) and says why, how far."""
+    with ledger(state) as book:
+        now = time.time()
+        if not any(e["id"] == mine["id"] for e in book.entries):
+            book.entries.append(dict(mine))
+        me = next(e for e in book.entries if e["id"] == mine["id"])
+        held = [e for e in book.entries if e["held"]]
+        waiting = [_job(e) for e in book.entries if not e["held"]]
+        pids = {e["pid"] for e in held}
+        uses = {e["id"]: footprint(e["pid"], pids - {e["pid"]}) for e in held}
+        running = [_job(e, max(e["need"], uses[e["id"]])) for e in held]
+        unclaimed = sum(max(0, e["need"] - uses[e["id"]]) for e in held)
+        room = _room(total, running, free() - unclaimed, book.entries)
+        found = decide(waiting, running, room, _standing(book, now), now)
+        verdict = found[mine["id"]]
+        if verdict.begins:
+            share = max(me["need"] / total if total else 0, len(verdict.cards) / len(room.cards) if room.cards else 0)
+            me |= {"held": True, "began": now, "cards": list(verdict.cards), "share": share, "reason": ""}
+        elif queue:
+            me["reason"] = verdict.reason
+        else:
+            book.entries.remove(me)
+        return verdict, list(found).index(mine["id"])
+
+
+def _room(total: int, running: list[Job], now: int, entries: list[dict[str, Any]]) -> Room:
+    """What is left of the memory that is given out, or of what is free now where that is less. Pure."""
+    pool = max((tuple(e.get("pool") or ()) for e in entries), key=len)
+    left = total - sum(j.holds for j in running)
+    if left > now:
+        return Room(now, f"{size(max(0, now))} of memory are free now", pool)
+    names = ", ".join(f"{j.name} ({size(j.memory)})" for j in running)
+    return Room(left, f"{size(max(0, left))} of {size(total)} are left" + (f" beside {names}" if names else ""), pool)
+
+
+def _standing(book: Book, now: float) -> Standing:
+    """How the accounts of those in the ledger stand. Pure but for the day."""
+    days, today = book.till(now), datetime.date.fromtimestamp(now)
+    limits = {a: Quota(**q) for e in book.entries for a, q in (e.get("limits") or {}).items()}
+    over = {a: quotas.over(quotas.use(days, a, q, today)) for a, q in limits.items()}
+    return Standing(
+        {a: quotas.lately(days, a, today) for e in book.entries for a in _job(e).asks.accounts},
+        {a: q.slots for a, q in limits.items() if q.slots},
+        {a: why for a, why in over.items() if why},
+    )
+
+
+def _job(e: Mapping[str, Any], holds: int = 0) -> Job:
+    asks = Asks(**(e.get("asks") or {}))
+    began = float(e.get("began") or 0)
+    return Job(e["id"], e["name"], e["need"], asks, e["came"], began, holds, tuple(e.get("cards") or ()))

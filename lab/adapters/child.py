@@ -89,9 +89,9 @@ def _guarded(pid: int, promised: int) -> contextlib.AbstractContextManager[Any]:
     """While the block runs, a child that outgrows what it was let in for is stopped once memory runs out."""
     if not promised:
         return contextlib.nullcontext()
-    from lab.adapters import admission
+    from lab.adapters import footprint
 
-    return admission.watch(pid, promised, every=0.5, scarce=admission.scarce)
+    return footprint.watch(pid, promised, every=0.5, scarce=footprint.scarce)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lab.adapters import admission, child, mlflow_local
+from lab.adapters import admission, child, mlflow_local, queue
 from lab.core.problem import problem
 from lab.core.step import Stage
 from lab.core.steps_runs import Execute, Forget
@@ -37,6 +37,8 @@ def begin(step: Execute, stage: Stage, *, adopt: bool = True) -> Handle:
         provenance.clean(stage.root, f"experiment.{step.name}")
     folder = stage.state / "runs" / new_id(step.name)
     spec, inputs = build(step, stage, folder)
+    spec = queue.placed(spec, last(stage.state, step))
+    queue.submit(stage.state, spec)
     if adopt:
         spec = replace(spec, after=(*spec.after, "lab.adapters.experiments:adopted"))
     spec = replace(spec, expects=spec.memory or expected(stage.state, step))
@@ -149,12 +151,17 @@ def build(
 
 def expected(state: Path, step: Execute) -> int | None:
     """Bytes that a run which declares none is let in for: what its last took, else what its models weigh. Reads."""
-    last = RunFolder(state / "runs" / str(pointer(state, step.name).get("run") or "none")).result.get("max_rss")
-    if not last:
+    took = last(state, step).get("max_rss")
+    if not took:
         models = spec_given(step, "models").values()
         paths = [max(m["levels"].values(), key=_weight) if m.get("levels") else m["path"] for m in models]
-        last = sum(_weight(str(p)) for p in paths)
-    return int(last) if last >= admission.SMALL else None
+        took = sum(_weight(str(p)) for p in paths)
+    return int(took) if took >= admission.SMALL else None
+
+
+def last(state: Path, step: Execute) -> dict[str, Any]:
+    """The result of the run that the experiment points to; empty where to none. Reads."""
+    return RunFolder(state / "runs" / str(pointer(state, step.name).get("run") or "none")).result
 
 
 def _weight(path: str) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 from lab.core.host import Engine, Host
 from lab.core.problem import did_you_mean, problem
 from lab.forecast import chips
+from lab.runs import cards
 
 _BUILTIN = Path(__file__).resolve().parent.parent / "declare" / "builtin" / "host"
 
@@ -151,20 +152,18 @@ def _release() -> str:
 
 
 def _nvidia() -> dict[str, Any]:
-    """Facts of the first NVIDIA GPU; asked only where its device is there, since asking takes half a second."""
-    if not Path("/dev/nvidia0").exists():
+    """Facts of the first NVIDIA GPU."""
+    known = cards.read()
+    if not known:
         return {}
-    text = _run("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
-    name, _, mib = text.partition("\n")[0].rpartition(",")
-    if not mib.strip().isdigit():
-        return {}
+    name = known[0].name
     bandwidth = {"H200": 4800, "H100": 3350, "A100": 2039, "5090": 1792, "4090": 1008, "3090": 936, "GB10": 273}
     tflops = {"H200": 989, "H100": 989, "A100": 312, "5090": 209, "4090": 165, "3090": 71, "GB10": 125}
     key = next((k for k in bandwidth if k in name), "")
     return {
         "gpu": "cuda",
-        "chip": name.strip(),
-        "gpu_memory": int(mib) * 2**20,
+        "chip": name,
+        "gpu_memory": known[0].memory,
         "gpu_bandwidth": bandwidth.get(key),
         "tflops": tflops.get(key),
     }

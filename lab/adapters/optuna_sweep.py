@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lab.adapters import experiments, mlflow_local, spool
+from lab.adapters import experiments, mlflow_local, queue, spool
 from lab.adapters.executors import executor
 from lab.adapters.optuna_storage import open_storage, problem_types, shown
 from lab.adapters.optuna_study import OptunaStudy
@@ -65,14 +65,16 @@ def _search(step: Search, stage: Stage, folder: Path) -> Facts:
     secrets = {name: stage.secret(str(reference)) for name, reference in step.secrets.items()}
     one = Execute(name=step.experiment, digest="", spec=step.spec, inputs={}, secrets={}, source={})
     expects = step.memory or experiments.expected(stage.state, one)
-    runner = executor(step, stage, _specs(step, stage, expects), secrets)
+    like = queue.placed(RunSpec.of(step.spec, folder=folder), experiments.last(stage.state, one))
+    queue.submit(stage.state, like)
+    runner = executor(step, stage, _specs(step, stage, expects, like), secrets)
     code = _code(step.watched)
     loop = Sweep(
         step,
         tuner,
         runner,
         exhaustive=exhaustive,
-        queued=bool(expects) and one.spec.get("isolation") != "inline",
+        queued=bool(expects or like.cards or like.quotas) and one.spec.get("isolation") != "inline",
         unchanged=lambda: _changed(code, _code(step.watched)),
         reusable=(lambda values: sweep_folder.kept(stage.state, point(step, values))) if step.reuse else None,
         check=stage.check,
@@ -109,7 +111,7 @@ def point(step: Search, values: Mapping[str, Any]) -> str:
 
 
 def _specs(
-    step: Search, stage: Stage, expects: int | None
+    step: Search, stage: Stage, expects: int | None, like: RunSpec
 ) -> Callable[[int, Mapping[str, Any]], tuple[RunSpec, Mapping[str, Any]]]:
     known: dict[str, Any] = {}
 
@@ -128,7 +130,7 @@ def _specs(
         folder = stage.state / "runs" / f"{step.study}-{number:05d}"
         made, inputs = experiments.build(trial, stage, folder, known or None)
         known.update({k: v for k, v in inputs.items() if k in _LASTING})
-        return replace(made, expects=expects), inputs
+        return replace(made, expects=expects, owner=like.owner, lasts=like.lasts, quotas=like.quotas), inputs
 
     return spec
 

@@ -64,7 +64,7 @@ def wait(handle: Handle, stage: Stage) -> dict[str, Any]:
             raise
         if (why := str(handle.folder.read("process.json").get("waiting", ""))) != waits:
             waits = why
-            stage.say(f"run {handle.id} waits for memory: {why}" if why else f"run {handle.id} has begun")
+            stage.say(f"run {handle.id} waits: {why}" if why else f"run {handle.id} has begun")
         if time.monotonic() - told > TELL:
             told = time.monotonic()
             last = ", ".join(f"{n} {v:.4g}" for n, v in list(handle.folder.last().items())[:4])

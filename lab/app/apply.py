@@ -285,7 +285,8 @@ def _admit(lab: Lab, name: str, need: int, work: Work) -> Iterator[int]:
 
     It waits for what others were promised, not for what other programs hold: its forecast is that of its use as well.
     """
-    from lab.adapters import admission
+    from lab.adapters import admission, queue
+    from lab.core.queueing import Asks
 
     total = lab.host.memory or 0
     if not admission.SMALL <= need <= total:
@@ -293,7 +294,8 @@ def _admit(lab: Lab, name: str, need: int, work: Work) -> Iterator[int]:
         return
 
     def say(why: str) -> None:
-        work.say(f"waits for memory: {why}")
+        work.say(f"waits: {why}")
 
-    with admission.admit(lab.state, need, total, name, True, check=work.check, say=say, free=lambda: total):
+    asks = Asks(owner=queue.owner_here())
+    with admission.admit(lab.state, need, total, name, True, asks=asks, check=work.check, say=say, free=lambda: total):
         yield need

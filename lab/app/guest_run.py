@@ -101,7 +101,7 @@ def handed(lab: Lab, address: Address, name: str, rights: Mapping[str, Any]) -> 
     step = step_of(lab, address)
     _possible(lab, step, address, rights)
     folder = Path(pwd.getpwnam(name).pw_dir) / "lab" / "runs" / new_id(step.name)
-    code, own = folder / "code", {**step.spec, "isolation": "process"}
+    code, own = folder / "code", {**step.spec, "isolation": "process", "cards": 0, "quotas": {}}
     scratch = lab.state / "work" / "guests" / folder.name
     try:
         top = experiments.clone(step.source, scratch) if step.source else lab.root

@@ -22,7 +22,13 @@ _KEY = re.compile(r"^([+~]*)([\w./@-]+)(=.*)?$", re.DOTALL)
 
 
 def run(
-    lab: Lab, name: str, overrides: Sequence[str] = (), *, detach: bool = False, tags: Sequence[str] = ()
+    lab: Lab,
+    name: str,
+    overrides: Sequence[str] = (),
+    *,
+    detach: bool = False,
+    tags: Sequence[str] = (),
+    priority: int | None = None,
 ) -> Handle:
     """The experiment runs; without `detach` it has ended when this returns. Raises Problems where it cannot start.
 
@@ -30,7 +36,7 @@ def run(
     """
     address = named(lab, name)
     opened = Lab(lab.root, (*lab.overrides, *(translate(lab, address, o) for o in overrides)), lab.tell)
-    handle = begin(opened, address, tags=tags, changed=bool(overrides))
+    handle = begin(opened, address, tags=tags, changed=bool(overrides), priority=priority)
     if not detach:
         stage: Any = opened.stage(address)
         wait(handle, stage)
@@ -38,9 +44,13 @@ def run(
     return handle
 
 
-def begin(lab: Lab, address: Address, *, tags: Sequence[str] = (), changed: bool = False) -> Handle:
+def begin(
+    lab: Lab, address: Address, *, tags: Sequence[str] = (), changed: bool = False, priority: int | None = None
+) -> Handle:
     """A new run of a declared experiment is started, under its own supervisor."""
     step = step_of(lab, address)
+    if priority is not None:
+        step = replace(step, spec={**step.spec, "priority": priority})
     if tags:
         more = {t.partition("=")[0]: t.partition("=")[2] or "true" for t in tags}
         step = replace(step, spec={**step.spec, "tags": {**step.spec["tags"], **more}})

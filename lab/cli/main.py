@@ -18,7 +18,10 @@ from lab.core.problem import Problems, did_you_mean, problem
 _GROUPS = (
     ("Declare", "init new validate schema recipes config docs"),
     ("Plan and apply", "plan apply destroy status show graph drift verify lock import rollback history state sql gc"),
-    ("Work", "run sweep runs logs stop resume reproduce compare generate bench serve models env frameworks track"),
+    (
+        "Work",
+        "run sweep runs queue gpus logs stop resume reproduce compare generate bench serve models env frameworks track",
+    ),
     ("Look ahead", "forecast advise calibrate"),
     ("Host", "guest access backup restore rebuild bundle maintenance doctor"),
 )

@@ -23,12 +23,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("experiment", help="the experiment's name")
     parser.add_argument("words", nargs="*", metavar="OVERRIDE", help="lr=0.1, seed=7, or any Hydra override")
     parser.add_argument("-d", "--detach", action="store_true", help="do not wait for it")
+    parser.add_argument("--priority", type=int, metavar="N", help="its place among those that wait for room")
     parser.add_argument("--tag", action="append", default=[], metavar="NAME=VALUE", help="a tag for this run")
 
 
 def main(lab: Lab, args: argparse.Namespace) -> int:
     """Runs it, showing what it prints; 0 when it finished."""
-    handle = run(lab, args.experiment, args.words, detach=True, tags=args.tag)
+    handle = run(lab, args.experiment, args.words, detach=True, tags=args.tag, priority=args.priority)
     if args.detach:
         print(f"{handle.id} runs. See `lab logs {handle.id} -f`, `lab stop {handle.id}`.")
         return 0

@@ -1,4 +1,4 @@
-"""status: every resource and whether it is as declared; what runs or waits for memory; and what upkeep is due."""
+"""status: every resource and whether it is as declared; what runs or waits for room; and what upkeep is due."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from dataclasses import asdict
 from lab.app.care import care
 from lab.app.lab import Lab
 from lab.app.status import jobs, status
-from lab.cli import _arguments
-from lab.core.units import size
+from lab.cli import _arguments, _queue
 from lab.plan import text
 
 
@@ -33,10 +32,7 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
         also = f"  (profile {', '.join(others)})" if others else ""
         print(f"  {line.address:<{width}}  {line.state}{also}" + (f": {line.reason}" if line.reason else ""))
     for job in jobs(lab):
-        if job.held:
-            print(f"  run {job.name} holds {size(job.need)} of memory and uses {size(job.uses)}")
-        else:
-            print(f"  run {job.name} waits for {size(job.need)} of memory: {job.reason}")
+        print(f"  run {_queue.said(job)}")
     todo = sum(1 for line in lines if line.state.startswith("to "))
     print(
         f"{len(lines)} resource{'s' if len(lines) != 1 else ''}, {todo} not as declared."

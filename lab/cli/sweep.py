@@ -27,6 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help=f"a sweep or an experiment; or one of {', '.join(VERBS)}, then a sweep")
     parser.add_argument("words", nargs="*", metavar="OVERRIDE", help="what is searched, and what is fixed")
     parser.add_argument("--trials", type=_positive, metavar="N", help="how many trials shall have ended")
+    parser.add_argument("--priority", type=int, metavar="N", help="its trials' place among what waits for room")
     parser.add_argument("--parallel", type=_positive, metavar="N", help="how many run at once")
     parser.add_argument(
         "--sampler",
@@ -76,7 +77,19 @@ def _fields(args: argparse.Namespace) -> dict[str, Any]:
     objective = {**dict.fromkeys(args.minimize, "min"), **dict.fromkeys(args.maximize, "max")}
     if len(objective) < len(args.minimize) + len(args.maximize):
         raise problem("a metric is given twice", do="say each metric once, with --minimize or --maximize")
-    names = ("trials", "parallel", "sampler", "pruner", "seed", "timeout", "storage", "executor", "reuse", "name")
+    names = (
+        "trials",
+        "parallel",
+        "priority",
+        "sampler",
+        "pruner",
+        "seed",
+        "timeout",
+        "storage",
+        "executor",
+        "reuse",
+        "name",
+    )
     found = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
     return found | ({"objective": objective} if objective else {})
 

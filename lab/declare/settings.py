@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from lab.core.address import Address
+from lab.core.quotas import Quota
 from lab.core.secret import SOURCES, Secret
 
 
@@ -90,6 +91,8 @@ class LabSettings(_Block):
     """How patient downloads are."""
     tracking: TrackingSettings = TrackingSettings()
     """Where runs are tracked."""
+    quotas: Mapping[Annotated[str, Field(pattern=r"^(user|project)\.\S+$")], Quota] = {}
+    """`user.NAME` or `project.NAME`, globs too (`user.*` holds for each), → what its runs may take of a host."""
     description: str = ""
     """What it is for, in a line."""
     owner: str = ""

@@ -52,7 +52,7 @@ class Experiment(Declaration):
     reruns: ClassVar[bool] = True
     aside: ClassVar[frozenset[str]] = Declaration.aside | {
         "goal", "when", "record", "timeout", "retries", "backoff", "sample", "project", "register_", "tolerance",
-        "secrets", "require_clean", "keep", "isolation",
+        "secrets", "require_clean", "keep", "isolation", "priority",
     }  # fmt: skip
 
     each: Mapping[str, tuple[Any, ...]] = {}
@@ -87,8 +87,10 @@ class Experiment(Declaration):
     """Environment variables."""
     secrets: Mapping[str, Secret] = {}
     """Environment variable → secret reference; the value is masked in its log."""
-    resources: Mapping[Literal["memory", "cores", "accelerator"], Any] = {}
-    """`memory` it may use: it begins when that is free, and is ended above it; `cores`; `accelerator: metal | cuda`."""
+    resources: Mapping[Literal["memory", "cores", "accelerator", "cards"], Any] = {}
+    """`memory`: it begins when that is free and ends above it; `cores`; `accelerator: metal | cuda`; own `cards`."""
+    priority: int = 0
+    """Of those that wait for room, the higher begin first; see `lab queue`."""
     timeout: float | None = None
     """Seconds, or `90m`, `12h`, after which it is ended."""
     retries: int = Field(0, ge=0)
@@ -118,7 +120,7 @@ class Experiment(Declaration):
     sample: float = Field(5.0, gt=0)
     """Seconds between two readings of the machine."""
     project: str = ""
-    """The tracker's experiment; without it, this one's name."""
+    """The tracker's experiment; without it, this one's name. Its runs' time is charged to it."""
     register_: Mapping[str, Any] = Field({}, alias="register")
     """`{name: tiny, output: model, aliases: [latest]}`: the output becomes a version in the model registry."""
     record: str = ""
@@ -158,13 +160,14 @@ class Experiment(Declaration):
         if self.each:
             raise ValueError("`each` takes a mapping of names to lists: `each: {level: [Q8_0, Q4_K_M]}`")
         if len(named) != 1:
-            raise ValueError(
-                "give exactly one of command, call, notebook" + (f", not {' and '.join(named)}" * bool(named))
-            )
+            also = ", not " + " and ".join(named) if named else ""
+            raise ValueError(f"give exactly one of command, call, notebook{also}")
         if self.isolation == "inline" and (not self.call or self.env or self.timeout or self.secrets):
             raise ValueError("`isolation: inline` is for a `call` without env, timeout and secrets")
         if self.launcher and self.command == "":
             raise ValueError("`launcher` needs a `command`: the script and its arguments")
+        if not isinstance(self.resources.get("cards", 0), int):
+            raise ValueError("`resources.cards` is a whole number")
         return self
 
     # --- what it is made from -------------------------------------------------------------------------------------
@@ -269,6 +272,10 @@ class Experiment(Declaration):
         value = self.resources.get("memory")
         return parse_size(value) if isinstance(value, str) else value
 
+    def cards(self) -> int:
+        """How many cards it is given. Pure."""
+        return int(self.resources.get("cards") or (self.resources.get("accelerator") == "cuda"))
+
     # --- what is true ---------------------------------------------------------------------------------------------
 
     def view(self, context: Context, output: str = "") -> str:
@@ -326,6 +333,10 @@ class Experiment(Declaration):
             "memory": self.memory(),
             "total": context.host.memory or None,
             "cores": self.resources.get("cores"),
+            "cards": self.cards(),
+            "priority": self.priority,
+            "project": self.project or str((context.lab.get("tracking") or {}).get("project") or ""),
+            "quotas": dict(context.lab.get("quotas") or {}),
             "retries": self.retries,
             "backoff": self.backoff,
             "sample": self.sample,

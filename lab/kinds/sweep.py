@@ -44,7 +44,7 @@ class Sweep(Declaration):
     derived: ClassVar[bool] = True
     reruns: ClassVar[bool] = True
     aside: ClassVar[frozenset[str]] = Declaration.aside | {
-        "experiment", "parallel", "storage", "executor", "reuse", "on_failure",
+        "experiment", "parallel", "storage", "executor", "reuse", "on_failure", "priority",
     }  # fmt: skip
 
     experiment: Annotated[Address, RefTo("experiment")]
@@ -72,6 +72,8 @@ class Sweep(Declaration):
     """Seconds, or `90m`, `12h`, after which no trial begins."""
     parallel: int = Field(1, ge=1)
     """How many trials run at once."""
+    priority: int | None = None
+    """Of its trials in the queue of the host, where it is another than the experiment's."""
     seed: int = Field(42, ge=0)
     """The sampler starts here; the trials use the experiment's own seed."""
     stop: Mapping[Literal["target", "patience"], float] = {}
@@ -257,6 +259,7 @@ class Sweep(Declaration):
         run = found.execute(at, "", self.params)
         spec = {k: v for k, v in run.spec.items() if k != "stop" or not self.pruner}
         spec["params"] = nested(found.params, self.params)
+        spec["priority"] = spec["priority"] if self.priority is None else self.priority
         code = self.contents(context)["experiment"].get("code") or {}
         plain = found.code or found.cwd == "."
         return Search(

@@ -54,6 +54,16 @@ class RunSpec:
     total: int | None = None
     """Bytes that all runs of this host may hold together; without it none waits for another."""
     cores: int | None = None
+    cards: int = 0
+    """Accelerator cards that are its own while it runs."""
+    priority: int = 0
+    owner: str = ""
+    """Whose run it is, and of which project: whom its time is charged to."""
+    project: str = ""
+    lasts: float | None = None
+    """Seconds it is expected to take."""
+    quotas: Mapping[str, Any] = field(default_factory=dict)
+    """Quotas of its accounts, as `lab.core.quotas` spells them."""
     retries: int = 0
     backoff: float = 0.0
     grace: float = 5.0

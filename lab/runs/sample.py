@@ -1,4 +1,4 @@
-"""Sample: what a run's processes and the machine use, by psutil; and its memory limit.
+"""Sample: what a run's processes, the machine and its cards use, by psutil and NVML; and its memory limit.
 
 Names are those of MLflow's own system metrics where it has one, so that its page shows them.
 """
@@ -6,18 +6,18 @@ Names are those of MLflow's own system metrics where it has one, so that its pag
 from __future__ import annotations
 
 import contextlib
-import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lab.runs import cards
+
 
 class Sampler:
-    """Reads the figures of one process tree; the first reading of a rate is left out."""
+    """Reads the figures of one process tree, and of its cards, or all; the first reading of a rate is left out."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, own: tuple[str, ...] = ()) -> None:
         import psutil
 
         self._psutil = psutil
@@ -25,7 +25,7 @@ class Sampler:
         self._cpu = 0.0
         self._at = 0.0
         self._net: Any = None
-        self._nvidia = shutil.which("nvidia-smi")
+        self._own = own
 
     def memory(self) -> int:
         """Bytes resident in the tree now."""
@@ -53,8 +53,9 @@ class Sampler:
                 found["system/network_receive_megabytes"] = (net.bytes_recv - self._net.bytes_recv) / 1e6
                 found["system/network_transmit_megabytes"] = (net.bytes_sent - self._net.bytes_sent) / 1e6
             self._net = self._net or net
-        if self._nvidia:
-            found.update(self._gpus())
+        for card in cards.read():
+            if not self._own or card.index in self._own:
+                found.update(card.figures())
         self._at = now
         return found
 
@@ -70,21 +71,3 @@ class Sampler:
             return ask(process)
         except self._psutil.Error:
             return 0
-
-    def _gpus(self) -> dict[str, float]:
-        query = "--query-gpu=index,utilization.gpu,memory.used,power.draw"
-        try:
-            done = subprocess.run(
-                [str(self._nvidia), query, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=5
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return {}
-        found: dict[str, float] = {}
-        for line in done.stdout.splitlines():
-            index, *figures = [c.strip() for c in line.split(",")]
-            for name, text in zip(
-                ("utilization_percentage", "memory_usage_megabytes", "power_usage_watts"), figures, strict=False
-            ):
-                with contextlib.suppress(ValueError):
-                    found[f"system/gpu_{index}_{name}"] = float(text)
-        return found

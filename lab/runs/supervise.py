@@ -19,10 +19,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from lab.runs.cards import visible
 from lab.runs.folder import RunFolder, put, who
 from lab.runs.outcome import judged, oom_kills
 
@@ -57,6 +58,8 @@ class Supervisor:
         self.began = time.time()
         self.child: subprocess.Popen[bytes] | None = None
         self.paused = False
+        self.cards: tuple[str, ...] = ()
+        """Those it was given."""
         self.why = ""
         """Why we ended it: `stopped`, `timed out`, `out of memory`; empty while we have not."""
         self.reason = ""
@@ -96,11 +99,13 @@ class Supervisor:
         return 0
 
     def _admitted(self) -> contextlib.AbstractContextManager[Any]:
-        """What it needs of memory is its own while the block runs; before, it stands in the host's queue."""
-        need, total = self.spec.get("expects") or self.spec.get("memory"), self.spec.get("total")
-        if not need or not total:
+        """What it needs of memory and cards is its own while the block runs; before, it stands in the host's queue."""
+        spec = self.spec
+        total = spec.get("total") or 0
+        need = (spec.get("expects") or spec.get("memory") or 0) if total else 0
+        if not (need or spec.get("cards") or spec.get("quotas")):
             return contextlib.nullcontext()
-        admit = importlib.import_module("lab.adapters.admission").admit
+        queue = importlib.import_module("lab.adapters.queue")
         told = self.folder.read("process.json")
 
         def wait(reason: str) -> None:
@@ -112,7 +117,10 @@ class Supervisor:
             if self.over.is_set():
                 raise _Refused(self.reason)
 
-        return _admitting(admit(self.folder.path.parents[1], need, total, self.folder.id, True, check=check, say=wait))
+        return _admitting(queue.admitted(self.folder, need, total, check, wait), self._given)
+
+    def _given(self, promise: Any) -> None:
+        self.cards = tuple(promise.cards)
 
     def _attempt(self, attempt: int, tracker: Any) -> dict[str, Any]:
         folder, spec = self.folder, self.spec
@@ -125,6 +133,7 @@ class Supervisor:
         if before:
             return {"state": before, "reason": self.reason}
         me: dict[str, Any] = {"supervisor": who(os.getpid()), "attempt": attempt, "started": began, "oom": oom_kills()}
+        me |= {"cards": list(self.cards)} if self.cards else {}
         with contextlib.suppress(OSError):
             folder.write("process.json", me, durable=False)  # the next, which names the program, is
         with open(folder / "output.log", "ab", buffering=0) as log:
@@ -172,6 +181,7 @@ class Supervisor:
     def _environment(self, attempt: int) -> dict[str, str]:
         env = {k: v for k, v in os.environ.items() if not k.startswith("LAB_RUN")}
         env.update({k: str(v) for k, v in self.spec.get("env", {}).items()})
+        env.update(visible(self.cards))
         env.update(self.secrets)
         env["LAB_RUN"] = str(self.folder.path)
         env["LAB_PARAMS"] = str(self.folder / "params.json")
@@ -256,7 +266,7 @@ class Supervisor:
                 if sampler is None:
                     from lab.runs.sample import Sampler
 
-                    sampler = Sampler(pid)
+                    sampler = Sampler(pid, self.cards)
                 if limit and (used := sampler.memory()) > limit:
                     self.end("out of memory", f"it used {used / 1e6:.0f} MB of the {limit / 1e6:.0f} MB it may")
                 if expects and not limit and (reason := self._drowning(sampler.memory(), expects)):
@@ -277,11 +287,11 @@ class Supervisor:
 
     def _drowning(self, used: int, expects: int) -> str:
         """Why a run whose need was not declared must end: it outgrew what it was let in for, and memory runs out."""
-        admission = importlib.import_module("lab.adapters.admission")
-        if used <= admission.GROWTH * expects + admission.SLACK:
+        footprint = importlib.import_module("lab.adapters.footprint")
+        if used <= footprint.GROWTH * expects + footprint.SLACK:
             return ""
-        left = admission.machine.available()
-        if left > admission.LEFT * self.spec["total"]:
+        left = footprint.machine.available()
+        if left > footprint.LEFT * self.spec["total"]:
             return ""
         return (
             f"it took {used / 1e6:.0f} MB where {expects / 1e6:.0f} MB were expected, and {left / 1e6:.0f} MB are left"
@@ -338,10 +348,10 @@ class _Refused(Exception):
 
 
 @contextlib.contextmanager
-def _admitting(promise: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
+def _admitting(promise: contextlib.AbstractContextManager[Any], tell: Callable[[Any], None]) -> Iterator[None]:
     """The promise is held while the block runs; that it cannot be given is told apart from what the block raises."""
     try:
-        promise.__enter__()
+        tell(promise.__enter__())
     except _Refused:
         raise
     except Exception as e:

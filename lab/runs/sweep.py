@@ -275,7 +275,7 @@ class Sweep:
             live.begun = not why
             if why and why != live.waits and why != STARTING:
                 live.waits = why
-                self.say(f"trial {number} waits for memory: {why}")
+                self.say(f"trial {number} waits: {why}")
             if why:
                 return True
         return False

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lab.adapters import admission, child
+from lab.adapters import admission, child, footprint
 from lab.app.lab import Lab
 from lab.core.problem import Problems
 from tests.engines.test_lifecycle import ROOT, Home
@@ -32,7 +32,7 @@ def test_a_conversion_waits_for_memory_that_was_promised_to_others(tmp_path: Pat
         said = ""
         for line in running.stdout:
             said += line
-            if "waits for memory" in line:
+            if "waits: " in line:
                 break
         assert "are left beside other" in said, said
         assert "run quantization.q waits for" in home.lab("status")
@@ -61,9 +61,9 @@ def test_a_child_that_outgrows_its_promise_ends_when_memory_runs_out(
     )
     monkeypatch.setattr(child, "paths", lambda: [str(tmp_path)])
     log = tmp_path / "log"
-    monkeypatch.setattr(admission, "scarce", lambda: False)
+    monkeypatch.setattr(footprint, "scarce", lambda: False)
     child.run("greedy:grow", {"seconds": 1.5}, log=log, watch=Promised())
-    monkeypatch.setattr(admission, "scarce", lambda: True)
+    monkeypatch.setattr(footprint, "scarce", lambda: True)
     with pytest.raises(Problems) as e:
         child.run("greedy:grow", {"seconds": 60}, log=log, watch=Promised(), what="greed")
     assert "was promised 41.9 MB" in e.value.problems[0].why

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.adapters import admission
+from lab.adapters import admission, footprint
 from lab.core.problem import Problems
 
 MIB = 1 << 20
@@ -98,12 +98,12 @@ def test_a_job_that_outgrows_its_promise_is_stopped(tmp_path: Path) -> None:
     """A process that takes 400 MB after promising 40 is stopped before it ends by itself; one that keeps is left."""
     grows = "import time; x = bytearray(400 << 20); x[::4096] = b'1' * len(x[::4096]); time.sleep(30)"
     child = subprocess.Popen([sys.executable, "-c", grows])
-    with admission.watch(child.pid, 40 * MIB, every=0.05) as seen:
+    with footprint.watch(child.pid, 40 * MIB, every=0.05) as seen:
         child.wait(20)
     assert child.returncode != 0
     assert "was promised 41.9 MB" in seen.stopped
     keeps = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.5)"])
-    with admission.watch(keeps.pid, 40 * MIB, every=0.05) as seen:
+    with footprint.watch(keeps.pid, 40 * MIB, every=0.05) as seen:
         keeps.wait(20)
     assert keeps.returncode == 0
     assert not seen.stopped

@@ -1,0 +1,135 @@
+"""The queue's ledger of this host: who holds what and who waits, and the time that jobs held the machine by day.
+
+`state/admission-HOST.json` and `state/usage-HOST.json`, under one kernel lock. An entry belongs to a process: where
+that is gone, so is what it held, and its time is charged up to the last that was seen of it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.core import quotas
+
+KEPT = 400
+"""Days of use that are remembered."""
+_FIELDS = {"id", "pid", "born", "name", "need", "held", "came"}
+
+
+@dataclass(slots=True)
+class Book:
+    """What the ledger holds, to be changed in place."""
+
+    entries: list[dict[str, Any]]
+    days: quotas.Days
+
+    def till(self, now: float) -> quotas.Days:
+        """The days, with what running jobs have taken so far."""
+        days = self.days
+        for e in self.entries:
+            if e["held"]:
+                days = charge(days, e, now)
+        return days
+
+
+def place(state: Path, host: str = "") -> Path:
+    """The ledger of a host, this one by default; a state folder that several hosts share has one for each."""
+    return state / f"admission-{host or socket.gethostname()}.json"
+
+
+@contextmanager
+def ledger(state: Path) -> Iterator[Book]:
+    """The entries of living processes, under the kernel's lock; what the block leaves is written by rename."""
+    path = place(state)
+    with open(path.with_suffix(".lock"), "a+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kept, days = _entries(path), _days(used(state))
+        alive = [e for e in kept if (now := born(e["pid"])) is not None and _same(now, e["born"])]
+        living = {e["id"] for e in alive}
+        after = days
+        for e in kept:
+            if e["held"] and e["id"] not in living:
+                after = charge(after, e, _seen(state, e))
+        book = Book([dict(e) for e in alive], after)
+        yield book
+        left = {e["id"] for e in book.entries}
+        for e in alive:
+            if e["held"] and e["id"] not in left:
+                book.days = charge(book.days, e, time.time())
+        if book.days != days:
+            first = (datetime.date.today() - datetime.timedelta(days=KEPT)).isoformat()
+            _write(used(state), {d: held for d, held in book.days.items() if d >= first})
+        if book.entries != kept:
+            _write(path, book.entries)
+
+
+def charge(days: quotas.Days, entry: dict[str, Any], ended: float) -> quotas.Days:
+    """The days with what an entry took until `ended`. Pure."""
+    asks = entry.get("asks") or {}
+    names = quotas.accounts(str(asks.get("owner", "")), str(asks.get("project", "")))
+    began = float(entry.get("began") or ended)
+    return quotas.charged(days, names, began, ended, len(entry.get("cards") or ()), float(entry.get("share") or 0))
+
+
+def used(state: Path) -> Path:
+    """Where the time that jobs held this host is kept."""
+    return state / f"usage-{socket.gethostname()}.json"
+
+
+def born(pid: int) -> float | None:
+    """When a process began; None where there is none of that number. Reads."""
+    import psutil
+
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return None
+
+
+def _same(now: float, noted: float | None) -> bool:
+    return noted is not None and abs(now - noted) < 0.02
+
+
+def _seen(state: Path, entry: dict[str, Any]) -> float:
+    """When a run whose supervisor is gone was last seen to do anything: it ended nobody knows when after that."""
+    found = [float(entry.get("began") or 0)]
+    for file in (state / "runs" / str(entry["name"])).glob("*.jsonl"):
+        with suppress(OSError):
+            found.append(file.stat().st_mtime)
+    return max(found)
+
+
+def _write(path: Path, value: object) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps(value), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    # A ledger that cannot be read is an empty one: its holders' footprints still count as memory that is not free.
+    found = _read(path)
+    found = found if isinstance(found, list) else []
+    return [e for e in found if isinstance(e, dict) and set(e) >= _FIELDS]
+
+
+def _days(path: Path) -> quotas.Days:
+    with suppress(AttributeError, TypeError, ValueError):
+        found = _read(path) or {}
+        return {str(d): {str(a): (float(c), float(m)) for a, (c, m) in held.items()} for d, held in found.items()}
+    return {}
