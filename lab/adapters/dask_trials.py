@@ -10,11 +10,13 @@ from __future__ import annotations
 import io
 import tarfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lab.adapters.dask_hosts import Hosts
 from lab.core.problem import problem
+from lab.core.step import Stage
 from lab.core.steps_sweeps import Search
 from lab.runs.folder import RunFolder
 from lab.runs.run import Handle, RunSpec, again, launch
@@ -31,10 +33,9 @@ TEND = 10.0
 class Dask:
     """An executor on a Dask cluster."""
 
-    def __init__(
-        self, step: Search, runs: Path, spec: Spec, secrets: Mapping[str, str], say: Callable[[str], None]
-    ) -> None:
-        self.step, self.runs, self.spec, self.secrets, self.say = step, runs, spec, secrets, say
+    def __init__(self, step: Search, stage: Stage, spec: Spec, secrets: Mapping[str, str]) -> None:
+        self.step, self.stage, self.spec, self.secrets = step, stage, spec, secrets
+        self.runs = stage.state / "runs"
         self.futures: dict[int, Any] = {}
         self.again: set[int] = set()
         self.cluster: Any = None
@@ -51,11 +52,12 @@ class Dask:
             if address:
                 client = distributed.Client(str(address), timeout=str(options.get("timeout", "20s")))
             elif hosts:
-                self.cluster = distributed.SSHCluster(list(hosts), worker_options={"nthreads": self.step.parallel})
-                client = distributed.Client(self.cluster)
+                python = str(options.get("python") or "")
+                self.cluster = Hosts(self.stage.root, list(map(str, hosts)), self.step.parallel, python)
+                client = distributed.Client(self.cluster.scheduler_address, timeout="20s")
             else:
                 self.cluster = distributed.LocalCluster(
-                    n_workers=self.step.parallel, threads_per_worker=1, dashboard_address=None, silence_logs=50
+                    n_workers=self._workers(), threads_per_worker=1, dashboard_address=None, silence_logs=50
                 )
                 client = distributed.Client(self.cluster)
         except (OSError, TimeoutError, ValueError, RuntimeError) as e:
@@ -63,6 +65,24 @@ class Dask:
             raise problem(
                 f"no Dask cluster at {where}", why=str(e)[:200], do="start it, or check its address"
             ) from None
+        return self._offered(client)
+
+    def _workers(self) -> int:
+        """As many workers on this host as it holds trials, by what one declares."""
+        from lab.adapters.dask_offers import asked, here
+
+        offered = here()
+        return max(1, min([self.step.parallel, *(int(offered[n] // v) for n, v in asked(self.step).items())]))
+
+    def _offered(self, client: Any) -> Any:
+        """The cluster, whose workers say what their hosts have; a Problem where none could hold a trial."""
+        from lab.adapters.dask_offers import Offers, asked, held
+
+        self.asked = asked(self.step)
+        if self.asked:
+            client.register_plugin(Offers())
+            workers = client.scheduler_info(n_workers=-1)["workers"].values()
+            held(self.asked, [w["resources"] for w in workers])
         return client
 
     def folder(self, number: int) -> RunFolder:
@@ -81,6 +101,7 @@ class Dask:
             dict(self.secrets),
             pure=False,
             retries=10,
+            resources=self.asked or None,
             key=f"{self.step.study}-{number}-{id(spec)}",
         )
 
@@ -105,8 +126,8 @@ class Dask:
         if self.cluster is None or self.step.executor.get("hosts") or time.monotonic() - self._tended < TEND:
             return
         self._tended = time.monotonic()
-        if len(self.client.scheduler_info(n_workers=-1)["workers"]) < self.step.parallel:
-            self.cluster.scale(self.step.parallel)
+        if len(self.client.scheduler_info(n_workers=-1)["workers"]) < self._workers():
+            self.cluster.scale(self._workers())
 
     def _take(self, number: int, files: bytes) -> None:
         """The trial's small files are here, where the worker's folder is not ours."""

@@ -14,13 +14,12 @@ from lab.runs.sweep_ports import Executor
 def executor(step: Search, stage: Stage, spec: Spec, secrets: Mapping[str, str]) -> Executor:
     """The declared executor, ready; raises Problems where its engine is not installed or cannot be reached."""
     name = str(step.executor.get("name", "local"))
-    runs = stage.state / "runs"
     if name == "local":
-        return cast(Executor, Local(runs, step.study, spec, secrets))
+        return cast(Executor, Local(stage.state / "runs", step.study, spec, secrets))
     if name == "dask":
         from lab.adapters.dask_trials import Dask
 
-        return cast(Executor, Dask(step, runs, spec, secrets, stage.say))
+        return cast(Executor, Dask(step, stage, spec, secrets))
     from lab.adapters.ray_trials import Ray
 
-    return cast(Executor, Ray(step, runs, spec, secrets, stage.say))
+    return cast(Executor, Ray(step, stage, spec, secrets))

@@ -66,7 +66,7 @@ def _search(step: Search, stage: Stage, folder: Path) -> Facts:
     one = Execute(name=step.experiment, digest="", spec=step.spec, inputs={}, secrets={}, source={})
     expects = step.memory or experiments.expected(stage.state, one)
     like = queue.placed(RunSpec.of(step.spec, folder=folder), experiments.last(stage.state, one))
-    queue.submit(stage.state, like)
+    queue.submit(stage.state, like, here=step.executor.get("name", "local") == "local")
     runner = executor(step, stage, _specs(step, stage, expects, like), secrets)
     code = _code(step.watched)
     loop = Sweep(

@@ -42,9 +42,12 @@ def owner_here() -> str:
         return str(os.getuid())
 
 
-def submit(state: Path, spec: RunSpec) -> None:
-    """Raises a Problem, with the numbers, where a quota lets no such run begin, or the host could never hold it."""
-    if spec.cards:
+def submit(state: Path, spec: RunSpec, *, here: bool = True) -> None:
+    """Raises a Problem, with the numbers, where a quota lets no such run begin, or this host could never hold it.
+
+    Not `here`: it will run on other hosts.
+    """
+    if spec.cards and here:
         admission.possible(f"experiment.{spec.name}", 0, 0, spec.cards, cards.pool())
     limits = {a: Quota(**q) for a, q in spec.quotas.items()}
     asked = spec.cards * (spec.lasts or 0) / 3600

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 import subprocess
 import time
@@ -24,6 +25,26 @@ class Target:
         key = ["-i", self.identity, "-o", "IdentitiesOnly=yes"] if self.identity else []
         fixed = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=8", "-o", "LogLevel=ERROR"]
         return ["ssh", "-p", str(self.port), *key, *fixed, *self.options, *more, f"{self.user}@{self.host}"]
+
+
+def reach(root: Path, name: str) -> tuple[str, str]:
+    """Where ssh finds a host, and the lab's folder there as its shell takes it: `ssh:` and `folder:` of
+    conf/host/NAME.yaml; without these the name itself, and the folder it has here. Reads.
+    """
+    import yaml
+
+    try:
+        found = yaml.safe_load((root / "conf" / "host" / f"{name}.yaml").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        found = None
+    block = found if isinstance(found, dict) else {}
+    return str(block.get("ssh") or name), quoted(str(block.get("folder") or root))
+
+
+def quoted(folder: str) -> str:
+    """A folder as a shell takes it, a home's `~` still being one. Pure."""
+    rest = shlex.quote(folder.removeprefix("~/"))
+    return f"~/{rest}" if folder.startswith("~/") else rest
 
 
 def login(target: Target, command: str = "true", *more: str) -> tuple[float, str]:

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from lab.adapters.ssh import quoted
 from lab.core.problem import did_you_mean, problem
 
 
@@ -34,9 +35,8 @@ def command(root: Path, name: str, words: Sequence[str], *, terminal: bool) -> l
             file=f"conf/host/{name}.yaml",
             do="add `ssh: user@host` and `folder: ~/lab`",
         )
-    place = str(block.get("folder") or "~/lab")
-    quoted = place if place.startswith("~/") and shlex.quote(place[2:]) == place[2:] else shlex.quote(place)
-    line = f"cd {quoted} && PATH=$PWD/.venv/bin:$PATH exec lab {shlex.join(words)}"
+    place = quoted(str(block.get("folder") or "~/lab"))
+    line = f"cd {place} && PATH=$PWD/.venv/bin:$PATH exec lab {shlex.join(words)}"
     ssh = shlex.split(os.environ.get("LAB_SSH", "ssh"))
     return [*ssh, *(["-t"] if terminal else []), str(destination), line]
 

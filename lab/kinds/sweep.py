@@ -88,7 +88,8 @@ class Sweep(Declaration):
     """Where the study lies: empty for a journal file, `sqlite`, a URL of SQLite or PostgreSQL (or a secret reference
     to one), `grpc://HOST:PORT`."""
     executor: Mapping[str, Any] = {}
-    """`local`, `dask` or `ray`; `{name: dask, address: tcp://…}`, `{name: dask, hosts: [a, b]}`."""
+    """`local`, `dask` or `ray`; `{name: dask, address: tcp://…}`, `{name: dask, hosts: [a, b]}`; hosts are
+    those of conf/host/, or what ssh takes, `python` the interpreter there."""
 
     @field_validator("objective", mode="before")
     @classmethod
