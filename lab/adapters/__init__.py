@@ -29,6 +29,7 @@ PERFORMERS = {
     "execute": "lab.adapters.supervisor:execute",
     "dataset_version": "lab.adapters.datasets:version",
     "drop_dataset": "lab.adapters.datasets:drop",
+    "register": "lab.adapters.registry:declared",
     "forget_runs": "lab.adapters.experiments:forget",
     "play": "lab.adapters.ansible:perform",
     "test-framework": "lab.adapters.frameworks:test",
@@ -49,6 +50,7 @@ OBSERVERS = {
     "tailscale": "lab.adapters.tailscale:preferences",
     "env": "lab.adapters.envs:observe",
     "framework": "lab.adapters.frameworks:observe",
+    "registered": "lab.adapters.registry:observe",
     "schedule": "lab.adapters.schedule:observe",
 }
 """Question of `World.ask` → `module:function(**details)`; reads only."""

@@ -31,7 +31,8 @@ _HOME = Path(__file__).resolve().parents[2]
 def begin(step: Execute, stage: Stage, *, adopt: bool = True) -> Handle:
     """A new run of the experiment is started; raises Problems where it cannot be.
 
-    With `adopt` the experiment points to it when it has finished: it is the declared one, not one with overrides.
+    With `adopt` the experiment points to it when it has finished: it is the declared one, not one with overrides, which
+    take no alias either.
     """
     if step.require_clean:
         provenance.clean(stage.root, f"experiment.{step.name}")
@@ -41,6 +42,8 @@ def begin(step: Execute, stage: Stage, *, adopt: bool = True) -> Handle:
     queue.submit(stage.state, spec)
     if adopt:
         spec = replace(spec, after=(*spec.after, "lab.adapters.experiments:adopted"))
+    elif spec.register:
+        spec = replace(spec, register={**spec.register, "aliases": []})
     spec = replace(spec, expects=spec.memory or expected(stage.state, step))
     for kind in ("models", "datasets"):
         for name, one in spec_given(step, kind).items():

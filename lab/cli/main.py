@@ -18,10 +18,8 @@ from lab.core.problem import Problems, did_you_mean, problem
 _GROUPS = (
     ("Declare", "init new validate schema recipes config docs"),
     ("Plan and apply", "plan apply destroy status show graph drift verify lock import rollback history state sql gc"),
-    (
-        "Work",
-        "run sweep runs queue gpus logs stop resume reproduce compare generate bench serve models env frameworks track",
-    ),
+    ("Work", "run sweep runs queue gpus logs stop resume reproduce compare registry track"),
+    ("Models and envs", "models generate bench serve env frameworks"),
     ("Look ahead", "forecast advise calibrate"),
     ("Host", "guest access backup restore rebuild bundle maintenance doctor"),
 )

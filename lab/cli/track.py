@@ -3,7 +3,7 @@
 lab track               the store, the server, what is not shipped yet
 lab track serve         MLflow's own pages at http://127.0.0.1:5000, lean; `lab track stop` ends them
 lab track sync          ships what waits, once
-lab track models        the models that runs registered: version, aliases, run, metrics, size, what it was made from
+lab track models        the models that runs registered, in short; `lab registry show NAME` is a card
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lab.core.address import Address
@@ -48,6 +49,31 @@ def there(world: World, output: Mapping[str, Any]) -> bool:
     return True
 
 
+def last(
+    read: Callable[[str], bytes | str | None], state: str, experiment: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An experiment's pointer and the result of the run it points to; empty where there is none. Reads."""
+    pointer = parsed(read(f"{state}/experiments/{experiment}.json"))
+    run = str(pointer.get("run", ""))
+    return pointer, parsed(read(f"{state}/runs/{run}/result.json")) if run else {}
+
+
+def made(read: Callable[[str], bytes | str | None], state: str, experiment: str, output: str) -> str:
+    """The sha256 of an output of the run in force; empty where there is none. Reads."""
+    found = last(read, state, experiment)[1].get("outputs") or {}
+    return str((found.get(output) or {}).get("sha256", ""))
+
+
+def patterns(declared: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """What is wrong with regular expressions that shall read a metric: summary, field, what to do. Pure."""
+    for name, text in declared.items():
+        try:
+            if re.compile(text).groups < 1:
+                yield f"the pattern of {name} has no group", "patterns", "put the number in parentheses"
+        except re.error as e:
+            yield f"the pattern of {name} is no regular expression: {e}", "patterns", ""
+
+
 def names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """The dotted names of nested parameters. Pure."""
     for key, value in values.items():
@@ -56,7 +82,7 @@ def names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from names(value, f"{prefix}{key}.")
 
 
-def parsed(data: bytes | None) -> dict[str, Any]:
+def parsed(data: bytes | str | None) -> dict[str, Any]:
     """A JSON object; empty where there is none. Pure."""
     try:
         found = json.loads(data) if data else {}

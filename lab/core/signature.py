@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from lab.core.problem import did_you_mean
@@ -85,4 +85,15 @@ def _wrong(annotation: ast.expr | None, value: Any) -> str:
         whole = annotation.id == "int" and isinstance(value, float) and value.is_integer()
         right = isinstance(value, _PLAIN[annotation.id]) and (annotation.id == "bool") == isinstance(value, bool)
         return "" if right or whole else annotation.id
+    return ""
+
+
+def file(module: str, folders: Iterable[str], there: Callable[[str], bool]) -> str:
+    """The file of a module below one of these folders, the first that is there; empty where none is. Reads."""
+    relative = module.replace(".", "/")
+    for base in folders:
+        start = "" if base == "." else f"{base.removesuffix('/')}/"
+        for name in (f"{start}{relative}.py", f"{start}{relative}/__init__.py"):
+            if there(name):
+                return name
     return ""

@@ -45,6 +45,34 @@ class Execute(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class Register(Step):
+    """In the model registry the output of the run in force is a version with these aliases and this stage.
+
+    Its performer raises a Problem where the version would go to production and another was approved.
+    """
+
+    verb: ClassVar[str] = "register"
+
+    name: str
+    """The experiment."""
+    rule: Facts
+    """`name`, `output`, `aliases`, `stage`, `approved`; empty where nothing is declared any more."""
+    before: Facts = field(default_factory=dict)
+    """What was recorded: aliases and a stage that are no longer declared are taken away."""
+
+    def describe(self, limit: int = 60) -> str:
+        """`register train as tiny: aliases best; stage production, approved by ann (maintainer)`."""
+        if not self.rule:
+            return f"{self.verb} {self.name} no longer as {self.before.get('name')}"
+        r = self.rule
+        told = [f"aliases {', '.join(r['aliases'])}" * bool(r["aliases"]), f"stage {r['stage']}" * bool(r["stage"])]
+        told += [f"approved by {a['by']} ({a['role']}) for {a['digest']}" if (a := r["approved"]) else ""]
+        return (
+            f"{self.verb} {self.name} as {r['name']} of {r['output']}: {'; '.join(filter(None, told)) or 'a version'}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Forget(Step):
     """Nothing points to the experiment's run any more; the run itself stays until `lab gc`."""
 

@@ -93,6 +93,8 @@ class LabSettings(_Block):
     """Where runs are tracked."""
     quotas: Mapping[Annotated[str, Field(pattern=r"^(user|project)\.\S+$")], Quota] = {}
     """`user.NAME` or `project.NAME`, globs too (`user.*` holds for each), → what its runs may take of a host."""
+    approvers: Mapping[str, tuple[str, ...]] = {}
+    """Role → who has it: one of them must approve a registered model before it is in production."""
     description: str = ""
     """What it is for, in a line."""
     owner: str = ""

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
-from lab.core import given, signature
+from lab.core import given, registering, signature
 from lab.core.address import Address
 from lab.core.change import Action, Change
 from lab.core.facts import Facts, digest
 from lab.core.forecast import Estimate, Forecast
 from lab.core.kind import Context, Declaration, Ref
 from lab.core.problem import did_you_mean
+from lab.core.registering import Registered
 from lab.core.secret import Secret
 from lab.core.step import Step
-from lab.core.steps_runs import Execute, Forget
-from lab.core.units import parse_size
+from lab.core.steps_runs import Execute, Forget, Register
+from lab.core.units import parse_duration, parse_size
 from lab.core.world import World
 
 _PLACE = re.compile(r"(?<!\{)\{([A-Za-z_][\w.-]*)\}(?!\})")
-_TIME = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _GIVEN = ("seed", "run", "python", "checkpoints")
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Experiment(Declaration):
     kind: ClassVar[str] = "experiment"
     derived: ClassVar[bool] = True
     reruns: ClassVar[bool] = True
+    beside: ClassVar[frozenset[str]] = frozenset({"registered"})
     aside: ClassVar[frozenset[str]] = Declaration.aside | {
         "goal", "when", "record", "timeout", "retries", "backoff", "sample", "project", "register_", "tolerance",
         "secrets", "require_clean", "keep", "isolation", "priority",
@@ -121,8 +122,8 @@ class Experiment(Declaration):
     """Seconds between two readings of the machine."""
     project: str = ""
     """The tracker's experiment; without it, this one's name. Its runs' time is charged to it."""
-    register_: Mapping[str, Any] = Field({}, alias="register")
-    """`{name: tiny, output: model, aliases: [latest]}`: the output becomes a version in the model registry."""
+    register_: Registered | None = Field(None, alias="register")
+    """`{name: tiny, output: model, aliases: [best], stage: staging}`: the output is a version in the model registry."""
     record: str = ""
     """Where the Markdown record of each run is written: `docs/experiments/`."""
     require_clean: bool = False
@@ -147,12 +148,7 @@ class Experiment(Declaration):
     @field_validator("timeout", mode="before")
     @classmethod
     def _seconds(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            m = re.fullmatch(r"\s*([0-9.]+)\s*([a-z]*)\s*", value)
-            if not m or m[2] not in _TIME:
-                raise ValueError("expected seconds, or a number with s, m, h or d")
-            return float(m[1]) * _TIME[m[2]]
-        return value
+        return parse_duration(value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _one_way(self) -> Experiment:
@@ -206,13 +202,7 @@ class Experiment(Declaration):
         return tuple(sorted(found))
 
     def _file(self, module: str, context: Context) -> str:
-        relative = module.replace(".", "/")
-        for base in self.path:
-            start = "" if base == "." else f"{base.removesuffix('/')}/"
-            for name in (f"{start}{relative}.py", f"{start}{relative}/__init__.py"):
-                if context.text(context.path(name)) is not None:
-                    return name
-        return ""
+        return signature.file(module, self.path, lambda name: context.text(context.path(name)) is not None)
 
     def _in(self, path: str) -> str:
         return path if self.cwd == "." or path.startswith(("/", "~")) else f"{self.cwd}/{path}"
@@ -251,12 +241,11 @@ class Experiment(Declaration):
         want = self.resources.get("accelerator")
         if want and want != context.host.gpu and context.host.source:
             yield f"it needs {want}, which this host has not", "resources", "run it on another host"
-        for name, text in self.patterns.items():
-            try:
-                if re.compile(text).groups < 1:
-                    yield f"the pattern of {name} has no group", "patterns", "put the number in parentheses"
-            except re.error as e:
-                yield f"the pattern of {name} is no regular expression: {e}", "patterns", ""
+        if self.register_:
+            rule = self.rule(context)
+            made = given.made(context.text, context.state, context.address.name, rule["output"])
+            yield from registering.complaints(rule, context.lab.get("approvers") or {}, made)
+        yield from given.patterns(self.patterns)
 
     def words(self) -> tuple[str, ...]:
         """The command's words as declared. Pure."""
@@ -285,20 +274,23 @@ class Experiment(Declaration):
     def wanted(self, context: Context) -> Facts:
         if self.when == "manual":
             return {"when": "manual"}
-        return {"state": "finished", "outputs": {n: self.view(context, n) for n in sorted(self.outputs)}}
+        facts = {"state": "finished", "outputs": {n: self.view(context, n) for n in sorted(self.outputs)}}
+        return facts | ({"registered": registering.facts(self.rule(context))} if self.register_ else {})
+
+    def rule(self, context: Context) -> Facts:
+        """What it says of its output in the model registry; empty where nothing. Pure."""
+        return self.register_.rule(context.address.name, tuple(self.outputs)) if self.register_ else {}
 
     def observe(self, world: World, context: Context) -> Facts | None:
         if self.when == "manual":
             return {"when": "manual", "digest": context.digest(context.address)}
-        pointer = given.parsed(world.read(f"{context.state}/experiments/{context.address.name}.json"))
-        run = str(pointer.get("run", ""))
-        result = given.parsed(world.read(f"{context.state}/runs/{run}/result.json", 64 << 20)) if run else {}
+        pointer, result = given.last(lambda path: world.read(path, 64 << 20), context.state, context.address.name)
         if not result:
             return None
         outputs = result.get("outputs") or {}
         found: dict[str, Any] = {
             "state": result.get("state"),
-            "run": run,
+            "run": str(pointer["run"]),
             "digest": pointer.get("digest", ""),
             "metrics": result.get("metrics") or {},
             "outputs": {n: self.view(context, n) for n in sorted(outputs) if given.there(world, outputs[n])},
@@ -307,6 +299,9 @@ class Experiment(Declaration):
         }
         if isinstance(taken := result.get("seconds"), int | float):
             found["seconds"] = round(taken, 3)
+        if (rule := self.rule(context)) and (made := outputs.get(rule["output"])):
+            known = world.ask("registered", state=context.state, name=rule["name"], sha256=made["sha256"])
+            found |= {"registered": registering.seen(rule, known)} if known else {}
         return found
 
     def steps(self, change: Change, context: Context) -> Iterator[Step]:
@@ -314,8 +309,13 @@ class Experiment(Declaration):
         if change.action is Action.DESTROY:
             yield Forget(name)
             return
-        if self.when != "manual":
+        if self.when == "manual":
+            return
+        if change.action is not Action.UPDATE:
             yield self.execute(context, change.digest)
+        before = (change.recorded or {}).get("registered") or {}
+        if self.register_ or before:
+            yield Register(name, self.rule(context), before)
 
     def execute(self, context: Context, key: str, params: Mapping[str, Any] | None = None) -> Execute:
         """The step that runs it; `params` over the declared ones for a run of its own. Pure."""
@@ -349,9 +349,8 @@ class Experiment(Declaration):
             "launch": {"launcher": self.launcher, "processes": self.processes} if self.launcher else {},
         }
         spec |= {"call": self.call} if self.call else {}
-        spec |= (
-            {"command": self.command if isinstance(self.command, str) else list(self.command)} if self.command else {}
-        )
+        command = self.command if isinstance(self.command, str) else list(self.command)
+        spec |= {"command": command} if command else {}
         spec |= {"notebook": context.path(self.notebook)} if self.notebook else {}
         env: dict[str, Any] = {}
         if self.env:
@@ -375,7 +374,7 @@ class Experiment(Declaration):
             secrets={k: str(v) for k, v in self.secrets.items()},
             source={str(k): v for k, v in self.source.items()},
             keep={str(k): v for k, v in self.keep.items()},
-            register=dict(self.register_),
+            register=self.rule(context),
             record=context.path(self.record) if self.record else "",
             goal=self.goal,
             require_clean=self.require_clean,

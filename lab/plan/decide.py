@@ -42,6 +42,9 @@ def decide(address: Address, wanted: Wanted | None, record: Record | None, seen:
         return _unwanted(record, seen)
     if record is not None and record.digest == wanted.digest and not record.pending and seen.old == record.facts:
         none = Change(address, Action.NONE, recorded=record.facts, observed=seen.new, digest=wanted.digest)
+        if beside := _beside(wanted, record):
+            reason = _because(beside, wanted, record)
+            return replace(none, action=Action.UPDATE, wanted=wanted.facts, reason=reason, fields=beside)
         if record.protect == wanted.declaration.protect:
             return none
         # The mark is no part of a digest, and must be in the ledger all the same: there it guards a deleted YAML.
@@ -122,6 +125,10 @@ def _wanted(address: Address, wanted: Wanted, record: Record | None, seen: Obser
         if matches and not differences(wanted.facts, record.facts, partial=False) and not declaration.derived:
             return base
         names = {d.field.split(".")[0] for d in drift}
+        if names <= declaration.beside:
+            if fields := _beside(wanted, record):
+                return replace(base, action=Action.UPDATE, reason=_because(fields, wanted, record), fields=fields)
+            return replace(base, action=Action.UPDATE, reason=drifted(drift), drift=drift)
         if (
             matches
             and "run" in names
@@ -154,6 +161,16 @@ def _matches(wanted: Wanted, observed: Facts) -> bool:
     if wanted.declaration.derived and observed.get("digest") != wanted.digest:
         return False
     return not differences(observed, wanted.facts, partial=True)
+
+
+def _beside(wanted: Wanted, record: Record) -> tuple[Difference, ...]:
+    """What the declaration changes of the facts that are no part of the digest."""
+    names = wanted.declaration.beside
+    if not names:
+        return ()
+    return differences(
+        {n: v for n, v in record.facts.items() if n in names}, {n: v for n, v in wanted.facts.items() if n in names}
+    )
 
 
 def _elsewhere(new: Facts, old: Facts) -> bool:

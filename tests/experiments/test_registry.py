@@ -1,6 +1,6 @@
 """What is known of a model is one page: what it is, what it was made from, how good and how fast it is.
 
-Proves S2-3.5-3 and S0-US-002-3.
+Proves S2-3.5-1, S2-3.5-3, S3-4.1-2 and S0-US-002-3.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import json
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
+from lab.adapters import mlflow_local
 from tests.engines import make
 from tests.experiments.conftest import Bench
 from tests.experiments.test_evaluation import TASKS, newest
@@ -61,3 +63,114 @@ def test_two_models_stand_side_by_side_and_a_budget_is_kept_or_not(bench: Bench,
     make.model(tmp_path / "m1", hidden=384)
     rows = json.loads(bench("models", "compare", "m1", "m2", "--json")[1])
     assert (rows[0]["accuracy"], rows[0]["tokens_per_second"]) == (None, None)
+
+
+TRAIN = """\
+import json
+def main(outputs, lr: float = 0.1):
+    outputs["m"].mkdir()
+    (outputs["m"] / "config.json").write_text(json.dumps({"architectures": ["Tiny"], "model_type": "tiny", "lr": lr}))
+    return {"loss": lr}
+"""
+JUDGE = "def main(models):\n    return {'accuracy': 0.75}\n"
+
+
+def train(bench: Bench, rule: str, lr: float = 0.1) -> None:
+    """The declaration of a training whose output is registered by a rule."""
+    body = f"call: train:main\nparams: {{lr: {lr}}}\noutputs: {{m: m}}\nregister: {{name: tiny{rule}}}\n"
+    bench.write("conf/experiment/train.yaml", f"goal: Is it small?\n{body}")
+
+
+@pytest.fixture
+def lab(bench: Bench) -> Bench:
+    """A training, the model made of it and its evaluation, in a lab that knows who may approve."""
+    bench.write("conf/profile/all.yaml", ALL)
+    head = bench.root / "conf/lab.yaml"
+    head.write_text(head.read_text().replace("{name: test", "{approvers: {maintainer: [ann, bob]}, name: test"))
+    bench.write("train.py", TRAIN)
+    bench.write("judge.py", JUDGE)
+    bench.write("conf/model/tiny.yaml", "from: train\noutput: m\n")
+    bench.write("conf/experiment/judge.yaml", "call: judge:main\nmodels: {model: tiny}\n")
+    return bench
+
+
+def changes(bench: Bench) -> dict[str, tuple[str, str]]:
+    """What a plan would do: address → action and reason."""
+    found = json.loads(bench("plan", "--json")[1])["changes"]
+    return {c["address"]: (c["action"], c["reason"]) for c in found if c["action"] != "none"}
+
+
+@pytest.mark.slow
+def test_a_registered_model_has_a_card_aliases_and_an_approved_way_to_production(lab: Bench) -> None:
+    """The card names parameters, metrics, evaluations and the run; aliases and stages follow the declaration at the
+    next apply without a new run; production needs an approval of exactly this content, and history says whose."""
+    train(lab, "")
+    assert lab("apply", "--yes")[0] == 0
+    run, judge = newest(lab, "train"), newest(lab, "judge")
+    client = MlflowClient(mlflow_local.uri(mlflow_local.database(lab.root / "state")))
+    code, card = lab("registry", "show", "tiny")
+    assert code == 0
+    for line in (
+        "# tiny, version 1", "Is it small?", f"- run: {run.id}", "| lr | 0.1 |", "| loss | 0.1 |",
+        f"## Evaluated by {judge.id}", "| accuracy | 0.75 |", "- architecture: tiny",
+    ):  # fmt: skip
+        assert line in card
+    sha256 = run.result["outputs"]["m"]["sha256"]
+    assert json.loads(lab("registry", "show", "tiny@1", "--json")[1])["sha256"] == sha256
+    assert "did you mean `tiny`" in lab("registry", "show", "tinyy")[1]
+
+    train(lab, ", aliases: [best], stage: staging")
+    assert changes(lab)["experiment.train"][0] == "update", "nothing is to be run"
+    assert lab("apply", "--yes")[0] == 0
+    assert changes(lab) == {}
+    assert newest(lab, "train").id == run.id
+    assert set(client.get_registered_model("tiny").aliases) == {"best", "staging"}
+    client.delete_registered_model_alias("tiny", "best")
+    assert "registered.aliases drifted" in changes(lab)["experiment.train"][1]
+    assert lab("apply", "--yes")[0] == 0
+    assert str(client.get_model_version_by_alias("tiny", "best").version) == "1"
+
+    train(lab, ", stage: production")
+    code, told = lab("plan")
+    assert code == 1
+    assert "tiny needs an approval by a maintainer to be in production" in told
+    assert f"digest: {sha256}" in told
+    for approved, why in (
+        (f"by: eve, role: maintainer, digest: {sha256}", "eve is no maintainer"),
+        (f"by: ann, role: owner, digest: {sha256}", "the role owner may not approve"),
+        (f"by: ann, role: maintainer, digest: {'f' * 64}", "is not the version in force"),
+    ):
+        train(lab, f", stage: production, approved: {{{approved}}}")
+        code, told = lab("plan")
+        assert (code, why in told) == (1, True), told
+    good = f", stage: production, approved: {{by: ann, role: maintainer, digest: {sha256}}}"
+    train(lab, good)
+    assert lab("apply", "--yes")[0] == 0
+    assert set(client.get_registered_model("tiny").aliases) == {"production"}
+    version = client.get_model_version_by_alias("tiny", "production")
+    assert (version.tags["stage"], version.tags["approved"]) == ("production", "ann (maintainer)")
+    number = json.loads(lab("history", "--json")[1])[0]["generation"]
+    told = lab("history", str(number))[1]
+    assert "registered.approved: nobody → ann (maintainer)" in told
+    assert "registered.stage: staging → production" in told
+    assert "production approved by ann (maintainer)" in lab("registry")[1]
+
+    train(lab, good, lr=0.2)
+    code, told = lab("apply", "--yes")
+    assert code == 1, "another content is not what ann approved"
+    assert "is not what was approved for production" in told
+    assert str(client.get_model_version_by_alias("tiny", "production").version) == "1"
+    fresh = newest(lab, "train").result["outputs"]["m"]["sha256"]
+    assert fresh != sha256
+    train(lab, good.replace(sha256, fresh).replace("ann", "bob"), lr=0.2)
+    assert lab("apply", "--yes")[0] == 0
+    assert changes(lab) == {}
+    assert str(client.get_model_version_by_alias("tiny", "production").version) == "2"
+    assert client.get_model_version("tiny", "1").tags["stage"] == "archived"
+    train(lab, ", stage: archived", lr=0.2)
+    assert lab("apply", "--yes")[0] == 0
+    assert client.get_registered_model("tiny").aliases == {}
+    train(lab, "", lr=0.2)
+    assert lab("run", "train", "lr=0.3", "-q")[0] == 0
+    assert lab("apply", "--yes")[0] == 0
+    assert changes(lab) == {}
