@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -134,13 +134,14 @@ def measure(
 
 def stale(found: dict[str, Any]) -> list[str]:
     """Why a stored calibration no longer holds, in a line each; empty where it does. Reads."""
-    known = versions()
-    out = []
-    for name, measured in found.get("engines", {}).items():
-        now = known.get(name)
-        if now is None:
-            out.append(f"{name} {measured.get('version')} was measured and is no longer installed")
-        elif now != measured.get("version"):
-            out.append(f"{name} was {measured.get('version')} when it was measured and is {now} now")
-    out += [f"{name} {v} was installed since" for name, v in known.items() if name not in found.get("engines", {})]
-    return out
+    known, measured = versions(), found.get("engines", {})
+    out = [why for name, block in measured.items() if (why := outdated(name, str(block.get("version")), known))]
+    return out + [f"{name} {v} was installed since" for name, v in known.items() if name not in measured]
+
+
+def outdated(name: str, version: str, known: Mapping[str, str]) -> str:
+    """Why an engine measured in `version` is another one now; empty where it is not. Pure."""
+    now = known.get(name)
+    if now is None:
+        return f"{name} {version} was measured and is no longer installed"
+    return "" if now == version else f"{name} was {version} when it was measured and is {now} now"

@@ -68,6 +68,11 @@ def available() -> int:
     return free
 
 
+def load() -> float:
+    """The last minute's load average per core. Reads."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1)
+
+
 def free_disk(path: Path) -> int | None:
     """Free bytes of the volume that holds `path` or would; None where it cannot be read. Reads."""
     while not path.exists() and path != path.parent:
@@ -182,9 +187,15 @@ def _measured(state: Path) -> dict[str, Any]:
 def _engines(found: Any) -> Iterator[tuple[str, Engine]]:
     from pydantic import ValidationError
 
-    for name, block in found.items() if isinstance(found, dict) else ():
+    from lab.adapters.calibrate import outdated, versions
+
+    if not isinstance(found, dict):
+        return
+    known = versions()
+    for name, block in found.items():
         with suppress(ValidationError):
-            yield str(name), Engine.model_validate(block)
+            one = Engine.model_validate(block)
+            yield str(name), one.model_copy(update={"stale": outdated(str(name), one.version, known)})
 
 
 def _text(path: str) -> str:

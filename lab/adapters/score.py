@@ -9,7 +9,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
-from lab.adapters import child, loading
+from lab.adapters import child, loading, machine
 from lab.adapters.child import Progress, Watcher
 from lab.core.facts import Facts
 from lab.runs.runner import Sampling
@@ -51,14 +51,16 @@ def work(args: Facts, progress: Progress) -> Facts:
     """Runs in a child: speed and memory first, as it would be used; then exact logits against the original's."""
     import numpy as np
 
-    folder = Path(args["folder"])
+    folder, load = Path(args["folder"]), machine.load()
     with loading.load(folder) as runner:
         found: dict[str, Any] = {"engine": runner.engine, "version": runner.version, "device": runner.device}
         context = runner.context
         prompt = "The "
         list(runner.generate(prompt, tokens=4))
-        rates = [_rate(runner, prompt, min(48, context - 16)) for _ in range(3)]
-        found |= {"tokens_per_second": round(max(rates), 1), "peak": runner.peak()}
+        best = max((_times(runner, prompt, min(48, context - 16)) for _ in range(3)), key=lambda t: t[1])
+        middle = len(runner.tokenize(prompt, special=True)) + best[2] // 2
+        found |= {"tokens_per_second": round(best[1], 1), "peak": runner.peak(), "context": context}
+        found |= {"generated_tokens": best[2], "depth": middle, "load": round(load, 2)}
         ids = args.get("ids") or runner.tokenize(Path(args["text"]).read_text(encoding="utf-8", errors="replace"))
     ids = list(ids)[: args.get("tokens") or len(ids)]
     size = min(WINDOW, context)
@@ -146,10 +148,6 @@ def _times(runner: Any, prompt: str, tokens: int) -> tuple[float, float, int]:
         first = first or last
     rate = (count - 1) / (last - first) if count > 1 and last > first else 0.0
     return (first or time.perf_counter()) - began, rate, count
-
-
-def _rate(runner: Any, prompt: str, tokens: int) -> float:
-    return _times(runner, prompt, tokens)[1]
 
 
 def _log_softmax(logits: Any) -> Any:

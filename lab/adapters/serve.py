@@ -18,9 +18,9 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from lab.adapters import child, runners
+from lab.adapters import child, machine, runners
 from lab.core.problem import problem
 
 HOST = "127.0.0.1"
@@ -32,7 +32,7 @@ class Server:
     def __init__(self, folder: Path, name: str, *, port: int = 0, context: int | None = None, log: Path) -> None:
         self.engine = runners.engine(folder)
         _installed(self.engine)
-        self.name, self.log = name, log
+        self.name, self.log, self.rates = name, log, log.with_suffix(".rates")
         self.port = port or free_port()
         if port and not _is_free(port):
             raise problem(
@@ -40,10 +40,13 @@ class Server:
             )
         self.url = f"http://{HOST}:{self.port}/v1"
         model = runners.gguf(folder) if self.engine == "llama.cpp" else folder
+        self.context = context or runners.CONTEXT
         asked = {"engine": self.engine, "model": str(model), "name": name, "port": self.port, "context": context}
+        asked["rates"] = str(self.rates)
         env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *child.paths()])}
         env |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", **child.preload()}
         log.parent.mkdir(parents=True, exist_ok=True)
+        self.rates.unlink(missing_ok=True)
         with open(log, "wb") as sink:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "lab.adapters.serve", json.dumps(asked)],
@@ -68,6 +71,15 @@ class Server:
     def wait(self) -> int:
         """Its exit status, when it ends."""
         return self.process.wait()
+
+    def answers(self) -> list[dict[str, Any]]:
+        """How fast each answer came that it gave alone: `{prompt, tokens, rate, load}`. Reads."""
+        found = []
+        with contextlib.suppress(OSError):
+            for line in self.rates.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValueError):  # A line that a crash cut short.
+                    found.append(json.loads(line))
+        return found
 
     def close(self) -> None:
         """It has stopped."""
@@ -113,6 +125,26 @@ def _main(asked: dict[str, Any]) -> None:
         _mlx(asked)
 
 
+class _Answer:
+    """One answer while it is generated; its rate is written down when it is done."""
+
+    def __init__(self) -> None:
+        self.tokens, self.first, self.last, self.load = 0, 0.0, 0.0, machine.load()
+
+    def token(self) -> None:
+        self.last = time.perf_counter()
+        self.tokens += 1
+        self.first = self.first or self.last
+
+    def done(self, prompt: int, path: str) -> None:
+        if self.tokens < 2 or self.last <= self.first:
+            return
+        rate = (self.tokens - 1) / (self.last - self.first)
+        told = {"prompt": prompt, "tokens": self.tokens, "rate": round(rate, 3), "load": round(self.load, 3)}
+        with contextlib.suppress(OSError), open(path, "a", encoding="utf-8") as f:
+            f.write(json.dumps(told) + "\n")
+
+
 def _llama(asked: dict[str, Any]) -> None:
     from fastapi import HTTPException
 
@@ -134,6 +166,18 @@ def _llama(asked: dict[str, Any]) -> None:
     sys.argv += ["--port", str(asked["port"]), "--n_ctx", context]
     import llama_cpp
 
+    plain = llama_cpp.Llama.generate
+
+    def timed(self: Any, tokens: Any, *args: Any, **options: Any) -> Any:
+        answer, prompt = _Answer(), len(tokens)
+        try:
+            for token in plain(self, tokens, *args, **options):
+                answer.token()
+                yield token
+        finally:
+            answer.done(prompt, asked["rates"])
+
+    llama_cpp.Llama.generate = timed
     if llama_cpp.llama_supports_gpu_offload():
         sys.argv += ["--n_gpu_layers", "-1"]
     server.main()
@@ -186,7 +230,26 @@ def _mlx(asked: dict[str, Any]) -> None:
         data = [{"id": name, "object": "model", "created": self.created, "owned_by": "lab"}]
         self.wfile.write(json.dumps({"object": "list", "data": data}).encode())
 
+    class Timed(server.BatchGenerator):  # type: ignore[misc]
+        """Times the answers that are generated alone; two at once share the machine, and neither says what it can."""
+
+        answers: ClassVar[dict[int, _Answer]] = {}
+
+        def next(self) -> Any:
+            prompts, found = super().next()
+            if prompts or len(found) != 1:
+                self.answers.clear()
+                return prompts, found
+            (one,) = found
+            answer = self.answers.setdefault(one.uid, _Answer())
+            answer.token()
+            if one.finish_reason is not None:
+                answer.done(len(one.all_tokens) - answer.tokens, asked["rates"])
+                del self.answers[one.uid]
+            return prompts, found
+
     server.ModelProvider = Only
+    server.BatchGenerator = Timed
     server.APIHandler.handle_models_request = models
     sys.argv = ["mlx_lm.server", "--model", folder, "--host", HOST, "--port", str(asked["port"])]
     server.main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -129,6 +130,7 @@ def _carry_out(lab: Lab, ledger: Ledger, found: Plan, verb: str, without: Sequen
     )
     walk = Walk(carrier)
     started(walk)
+    began = time.time()
     results = walk.run()
     interrupted = walk.stop.is_set() or walk.cancel.is_set()
     failed = any(r.outcome is not Outcome.DONE for r in results.values())
@@ -141,6 +143,10 @@ def _carry_out(lab: Lab, ledger: Ledger, found: Plan, verb: str, without: Sequen
     lab.hashes.save()
     if not failed:
         _sweep(lab)
+    if ran := [a.name for a, r in results.items() if a.kind == "experiment" and r.outcome is Outcome.DONE]:
+        from lab.app.calibrate import learn_runs
+
+        learn_runs(lab, ran, since=began)
     return Applied(found, number, results, interrupted)
 
 

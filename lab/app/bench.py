@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lab.app.calibrate import learn
+from lab.app.calibrate import Observed, learn
 from lab.app.generate import folder, resolve
 from lab.app.lab import Lab
 from lab.core.address import Address
 from lab.core.problem import problem
-
-IDLE = 0.5
-"""Load per core up to which figures say something of the machine, and correct its calibration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +56,12 @@ def bench(
     context: int | None = None,
 ) -> list[Bench]:
     """The figures, one per depth; they are appended to `state/bench.jsonl`."""
-    from lab.adapters import score
+    from lab.adapters import machine, score
 
     if tokens < 2 or repeats < 1 or any(d < 1 for d in depths):
         raise problem("at least 2 tokens, 1 repeat and depths of 1 are measured")
     full = resolve(lab, address)
-    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    load = machine.load()
     asked = {"depths": list(depths), "tokens": tokens, "repeats": repeats, "context": context}
     found = score.bench(folder(lab, full), asked, lab.state / "logs" / f"bench-{full}.log", None)
     rows = [
@@ -79,9 +75,9 @@ def bench(
     lab.state.mkdir(parents=True, exist_ok=True)
     with open(lab.state / "bench.jsonl", "a", encoding="utf-8") as f:
         f.writelines(json.dumps(asdict(r)) + "\n" for r in rows)
-    if load <= IDLE:
-        for row in rows:
-            learn(lab, full, row.engine, row.context, row.depth, row.tokens_per_second)
+    for r in rows:
+        middle = r.depth + r.tokens // 2
+        learn(lab, full, Observed("bench", r.engine, r.context, middle, r.tokens, r.tokens_per_second, load))
     return rows
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from lab.adapters import runners, score, texts
 from lab.adapters import store as stores
 from lab.adapters.files import put
+from lab.app.calibrate import learn, observed
 from lab.app.generate import folder, resolve
 from lab.app.lab import Lab
 from lab.apply.events import Event
@@ -100,12 +101,15 @@ def compare(lab: Lab, name: str, *, text: Path | None = None, tokens: int = 512,
             made = score.reference(original, source, tokens, expected, log)
             ids = made.pop("ids")
             rows[model] = _keep(kept, keys[model], made)
+            learn(lab, model, observed("compare", made))
             for n, (a, p) in enumerate(there.items()):
                 if a not in rows:
                     _watch(lab, a, n + 1, len(keys))
                     # Two levels with the same bytes are measured once.
                     same = None if refresh else _read(kept / "rows" / f"{keys[a]}.json")
                     rows[a] = same or _keep(kept, keys[a], score.level(p, ids, expected, log))
+                    if not same:
+                        learn(lab, a, observed("compare", rows[a]))
     finally:
         shutil.rmtree(work, ignore_errors=True)
     made_rows = [_row(lab, a, p, rows[a]) for a, p in {model: original, **there}.items()]

@@ -39,7 +39,7 @@ class Table:
     def to_json(self) -> dict[str, Any]:
         """As `lab forecast --json` prints it."""
         rows = [
-            {**n.to_json(), "fits": None if n.peak is None or self.limit is None else n.peak.high <= self.limit}
+            {**n.to_json(), "fits": None if n.peak is None or self.limit is None else n.peak.value <= self.limit}
             for row in self.rows
             for n in row
         ]
@@ -51,6 +51,7 @@ class Table:
             "limit": {"bytes": self.limit, "name": self.limit_name},
             "rows": rows,
             "unknown": list(self.arch.unknown),
+            "stale": [e.stale for e in self.host.engines.values() if e.stale],
         }
 
 

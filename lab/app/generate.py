@@ -60,10 +60,18 @@ def generate(
     chat: bool = False,
     each: Callable[[str], None] = lambda text: None,
 ) -> Generated:
-    """The text after `prompt`; `each` is called with every piece as it comes."""
+    """The text after `prompt`; `each` is called with every piece as it comes. Its rate corrects the calibration."""
+    from lab.adapters import machine
+    from lab.app.calibrate import Observed, learn
+
+    load = machine.load()
     with open_runner(lab, address, context=context, engine_=engine) as runner:
         text = runner.chat(prompt) if chat else prompt
-        return run(runner, address, text, tokens, Sampling(temperature, seed, top_p), each)
+        g = run(runner, address, text, tokens, Sampling(temperature, seed, top_p), each)
+    middle = g.prompt_tokens + g.tokens // 2
+    seen = Observed("generate", g.engine, g.context, middle, g.tokens, g.tokens_per_second, load)
+    learn(lab, resolve(lab, address), seen)
+    return g
 
 
 def run(

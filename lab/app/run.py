@@ -41,6 +41,9 @@ def run(
         stage: Any = opened.stage(address)
         wait(handle, stage)
         afterwards(handle.folder)
+        from lab.app.calibrate import learn_run
+
+        learn_run(opened, handle.folder)
     return handle
 
 

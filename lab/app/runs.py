@@ -28,8 +28,12 @@ def runs(
 
 
 def settled(lab: Lab, name: str) -> None:
-    """What an experiment asks for after a run is done; raises Problems with what went wrong there."""
-    afterwards(folder(lab, name))
+    """What follows a run is done, and what it measured is learnt; raises Problems with what went wrong there."""
+    from lab.app.calibrate import learn_run
+
+    run = folder(lab, name)
+    afterwards(run)
+    learn_run(lab, run)
 
 
 def show(lab: Lab, name: str) -> Line:

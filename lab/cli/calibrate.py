@@ -42,6 +42,11 @@ def render(c: Calibration) -> str:
             f"  {name} {e['version']}: reads weights at {e['eta']:.0%} of the memory's rate, "
             f"{e['alpha'] * 1e6:.0f} µs a layer, {e['flops'] / 1e9:.0f} GFLOP/s in prompts"
         )
+        if last := e.get("last"):
+            lines.append(
+                f"    corrected {e['fed']}×, last by {last.get('by', '?')} of {last.get('address', '?')} at a depth "
+                f"of {last.get('depth', '?')}: {last['measured']:.4g} tokens/s instead of {last['forecast']:.4g}"
+            )
     lines += [f"  {name} could not be measured: {why}" for name, why in f.get("failed", {}).items()]
     lines += [f"  stale: {why}" for why in c.stale]
     if c.stale:

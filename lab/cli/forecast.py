@@ -69,6 +69,7 @@ def render(t: Table) -> str:
         lines.append("  " + "  ".join(padded).rstrip())
     notes = dict.fromkeys(note for row in t.rows for n in row for note in n.notes)
     lines += [f"  not known: {note}" for note in notes]
+    lines += [f"  stale: {e.stale}; run `lab calibrate`" for e in t.host.engines.values() if e.stale]
     if any("✗" in c for r in rows for c in r):
         lines.append(f"✗ does not fit. `lab advise {t.model}` says what does.")
     return "\n".join(lines)

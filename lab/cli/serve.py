@@ -7,8 +7,8 @@ import signal
 import sys
 from types import FrameType
 
+from lab.app import serve as app
 from lab.app.lab import Lab
-from lab.app.serve import serve
 from lab.core.problem import problem
 
 
@@ -24,11 +24,11 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
     if not 0 <= args.port < 65536:
         raise problem(f"{args.port} is no port", do="give one between 1 and 65535, or 0 for a free one")
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
-    server = serve(lab, args.address, port=args.port, context=args.context)
+    signal.signal(signal.SIGTERM, interrupt)
+    server = app.serve(lab, args.address, port=args.port, context=args.context)
     try:
         seconds = server.ready()
         print(f"{server.name} answers at {server.url} ({server.engine}, ready in {seconds:.1f} s). Ctrl-C stops it.")
@@ -40,4 +40,4 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
         print("\nstopped.", file=sys.stderr)
         return 0
     finally:
-        server.close()
+        app.stop(lab, server)

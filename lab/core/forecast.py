@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+STALE = "stale calibration"
+"""The source of a rate whose engine was upgraded since it was measured."""
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:

@@ -37,6 +37,8 @@ class Engine(BaseModel):
     """FLOP/s reached in prompts."""
     eta_by_type: Mapping[str, float] = {}
     flops_by_type: Mapping[str, float] = {}
+    stale: str = ""
+    """Why it no longer holds: the engine was upgraded since."""
 
 
 class Host(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lab.core.forecast import Estimate, Forecast
+from lab.core.forecast import STALE, Estimate, Forecast
 from lab.core.host import Host
 from lab.forecast import cache, gguf_types, inventory, memory, reads, speed, weights
 from lab.forecast.architecture import Architecture
@@ -170,8 +170,10 @@ def _rates(arch: Architecture, out: Needs, host: Host, notes: list[str]) -> Need
     )
     if per_token is None:
         notes.append(f"speed: not known (the memory bandwidth of {host.name} is not; `lab calibrate` measures it)")
-    source = "calibration" if found else "fitted constants"
+    stale = found and host.engines[use.runs_on].stale
+    source = STALE if stale else "calibration" if found else "fitted constants"
     known = speed.generation(host.chip) > 0 or found
-    decode = speed.rate(per_token, speed.CALIBRATED if found else speed.DECODE if known else 0.4, source)
+    width = 2 * speed.CALIBRATED if stale else speed.CALIBRATED if found else speed.DECODE if known else 0.4
+    decode = speed.rate(per_token, width, source)
     prefill = speed.rate(per_prompt / prompt if per_prompt else None, speed.PREFILL if known else 0.6, source)
     return replace(out, decode=decode, prefill=prefill)

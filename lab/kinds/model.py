@@ -271,7 +271,7 @@ class Model(Declaration):
             from lab.forecast import resources
 
             use = resources.model_use(context.lock, context.recorded(context.address), self.context)
-            if use.format == "gguf" or use.type:  # originals are mostly there to be quantized
+            if use.format != "safetensors":  # originals are mostly there to be quantized
                 yield from resources.problems(self.shape(context), use, context.host, "context", self.allow_overcommit)
         pickles = [n for n in self.files(context) if n.lower().endswith(PICKLES)]
         if pickles and not self.allow_pickle:
@@ -387,7 +387,7 @@ class Model(Declaration):
 
         recorded = context.recorded(context.address)
         use = resources.model_use(context.lock, recorded, self.context)
-        found = resources.run(self.shape(context), use, context.host) if use.format == "gguf" or use.type else None
+        found = resources.run(self.shape(context), use, context.host) if use.format != "safetensors" else None
         return Forecast(memory=found.peak, tokens_per_second=found.decode) if found else Forecast()
 
 

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable
 
 from lab.core.change import Action, Change
-from lab.core.forecast import Forecast
+from lab.core.forecast import STALE, Forecast
 from lab.core.language import t
 from lab.core.problem import Problem
 from lab.core.units import duration, size
@@ -136,7 +136,9 @@ def cost(f: Forecast) -> list[str]:
     if f.memory and f.memory.value:
         out.append(t("{n} of memory", n=size(f.memory.value)))
     if f.tokens_per_second and f.tokens_per_second.value:
-        out.append(t("about {n} tokens/s", n=f"{f.tokens_per_second.value:.3g}"))
+        rate = f"{f.tokens_per_second.value:.3g}"
+        stale = f.tokens_per_second.source == STALE
+        out.append(t("{n} tokens/s, by a stale calibration", n=rate) if stale else t("about {n} tokens/s", n=rate))
     if f.seconds and f.seconds.value >= 0.05:
         out.append(t("about {n}", n=duration(f.seconds.value)))
     return out

@@ -40,7 +40,8 @@ def level(models: dict[str, str], datasets: dict[str, str], outputs: dict[str, P
 def _measures(found: dict[str, Any], outputs: dict[str, Path]) -> dict[str, float]:
     told = {n: float(found[n]) for n in (*KEPT, "bytes") if n in found}
     outputs["report"].write_text(json.dumps({**told, "engine": found["engine"], "version": found["version"]}, indent=1))
-    return {**told, "tokens_per_second": float(found["tokens_per_second"])}
+    about = {f"system/{n}": float(found[n]) for n in ("depth", "generated_tokens", "load")}
+    return {**told, "tokens_per_second": float(found["tokens_per_second"]), **about}
 
 
 def page(datasets: dict[str, Any], outputs: dict[str, Path], title: str = "Levels") -> dict[str, float]:

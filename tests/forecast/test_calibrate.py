@@ -7,11 +7,14 @@ place to judge how fast they are, so only that figures are sound is asserted.
 from __future__ import annotations
 
 import json
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab.adapters import calibrate, machine
+from lab.app import serve
 from lab.app.calibrate import calibrated, feed
 from lab.app.lab import Lab
 from lab.core.host import GIB, Engine, Host
@@ -98,23 +101,172 @@ def test_a_plan_for_this_machine_uses_what_was_measured_on_it(tmp_path: Path) ->
     assert set(machine.read(tmp_path).engines) == {"mlx"}
 
 
+class Measured:
+    """A lab on a machine that was calibrated far too slow, so that every real rate corrects it."""
+
+    def __init__(self, root: Path, engine: str, version: str = "") -> None:
+        self.engine = engine
+        source = make.model(root / "tiny", spread=1.0)
+        if engine == "llama.cpp":
+            source = make.gguf(source, root / "tiny.gguf", "F16")
+        self.lab = TestLab.make(root, {"model/x": f"path: {source}\n"}, "host: {name: auto, bandwidth: 10}\n")
+        assert self.lab("apply", "--yes").code == 0
+        made = "format: gguf\ntype: Q8_0\n" if engine == "llama.cpp" else "format: mlx\nbits: 4\n"
+        self.lab.write("conf/quantization/q.yaml", f"of: x\ncontext: 256\n{made}")
+        self.store = root / "state" / "calibration.json"
+        known = {**ENGINE, "eta": 1e-6, "alpha": 1e-9, "eta_by_type": {}, "version": version or self.version}
+        rates = {"at": 0.0, "bandwidth": 10.0, "hash_rate": 1e9, "disk_rate": 1e9}
+        self.store.write_text(json.dumps({**rates, "engines": {engine: known}}))
+        self.known = known
+        machine.read.cache_clear()
+
+    @property
+    def version(self) -> str:
+        return calibrate.versions()[self.engine]
+
+    def now(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.store.read_text())["engines"][self.engine]
+        return found
+
+    def corrected(self, by: str) -> bool:
+        """Whether exactly one observation moved it, a fifth of the way, bounded to twice; and says whose it was."""
+        now = self.now()
+        assert now.get("fed", 0) in (0, 1)
+        if "fed" in now:
+            assert now["eta"] == pytest.approx(1e-6 * 2**0.2)
+            assert now["last"]["by"].startswith(by)
+            assert now["last"]["address"] == "model.x"
+            assert now["last"]["depth"] > 0
+        return "fed" in now
+
+
+IDLE, BUSY = (lambda: (0.0, 0.0, 0.0)), (lambda: (99.0, 99.0, 99.0))
+ENGINES = [pytest.param("llama.cpp", id="llama.cpp"), pytest.param("mlx", id="mlx")]
+
+
+@pytest.fixture(params=ENGINES)
+def measured(request: pytest.FixtureRequest, tmp_path: Path) -> Measured:
+    pytest.importorskip({"llama.cpp": "llama_cpp", "mlx": "mlx_lm"}[request.param])
+    return Measured(tmp_path, request.param)
+
+
 @pytest.mark.slow
 def test_a_bench_on_an_idle_machine_corrects_the_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The forecast moves towards what llama.cpp really reached; on a busy machine it stays."""
+    """The forecast moves towards what llama.cpp really reached; on a busy machine, or by few tokens, it stays."""
     pytest.importorskip("llama_cpp")
-    gguf = make.gguf(make.model(tmp_path / "tiny"), tmp_path / "tiny.gguf", "F16")
-    lab = TestLab.make(tmp_path, {"model/x": f"path: {gguf}\n"}, "host: {name: auto, bandwidth: 10}\n")
-    assert lab("apply", "--yes").code == 0
-    store = tmp_path / "state" / "calibration.json"
-    engine = {**ENGINE, "eta": 1e-6, "eta_by_type": {}, "version": calibrate.versions()["llama.cpp"]}
-    store.write_text(json.dumps({"engines": {"llama.cpp": engine}}))
-    machine.read.cache_clear()
-    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 99.0, 99.0))
-    words = ("bench", "model.x", "--depths", "16", "--tokens", "8", "--repeats", "1")
-    assert lab(*words).code == 0
-    assert json.loads(store.read_text())["engines"]["llama.cpp"] == engine
-    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
-    assert lab(*words).code == 0
-    learnt = json.loads(store.read_text())["engines"]["llama.cpp"]
-    assert learnt["eta"] == pytest.approx(1e-6 * 2**0.2)
-    assert learnt["fed"] == 1
+    measured = Measured(tmp_path, "llama.cpp")
+    words = ("bench", "model.x", "--repeats", "1", "--tokens")
+    monkeypatch.setattr("os.getloadavg", BUSY)
+    assert measured.lab(*words, "40", "--depths", "16").code == 0
+    assert measured.now() == measured.known
+    monkeypatch.setattr("os.getloadavg", IDLE)
+    assert measured.lab(*words, "8", "--depths", "16").code == 0
+    assert measured.now() == measured.known
+    for depth in range(16, 97, 10):  # a model without sense may end its text at any token
+        assert measured.lab(*words, "40", "--depths", str(depth)).code == 0
+        if measured.corrected("bench"):
+            break
+    assert measured.now()["fed"] == 1
+
+
+@pytest.mark.slow
+def test_what_is_generated_corrects_the_calibration_and_the_next_forecast_uses_it(
+    measured: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short text counts for nothing, a long one does: `lab forecast` and `lab plan` follow, `--show` says so."""
+
+    def rates() -> tuple[float, str]:
+        machine.read.cache_clear()
+        found = json.loads(measured.lab("forecast", "model.x", "--type", kind, "--context", "256", "--json").out)
+        planned = measured.lab("plan").out
+        return found["rows"][0]["decode"]["value"], planned
+
+    kind = "F16" if measured.engine == "llama.cpp" else "mlx-16bit"
+    monkeypatch.setattr("os.getloadavg", IDLE)
+    before, planned = rates()
+    words = ("generate", "model.x", "The class", "--temperature", "1", "--max-tokens")
+    assert measured.lab(*words, "8").code == 0
+    assert measured.now() == measured.known
+    for seed in range(9):  # a model without sense may end its text at any token
+        assert measured.lab(*words, "200", "--seed", str(seed)).code == 0
+        if measured.corrected("generate"):
+            break
+    assert measured.now()["fed"] == 1
+    after, planned_after = rates()
+    assert after == pytest.approx(before * 2**0.2, rel=1e-3)
+    assert "tokens/s" in planned
+    assert planned != planned_after
+    assert "corrected 1×, last by generate of model.x at a depth of" in measured.lab("calibrate", "--show").out
+
+
+@pytest.mark.slow
+def test_a_server_corrects_the_calibration_by_its_fastest_long_answer(
+    measured: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer given alone is written down with its prompt's tokens; a short one does not count."""
+    monkeypatch.setattr("lab.app.calibrate.IDLE", 99.0)  # the server is a process of its own: its load is real
+    lab = Lab.find(measured.lab.root)
+    server = serve.serve(lab, "model.x")
+    try:
+        server.ready()
+        for tokens in (4, *[100] * 6):
+            asked = {"model": "model.x", "prompt": "The class", "max_tokens": tokens, "temperature": 1.0}
+            with urllib.request.urlopen(
+                urllib.request.Request(
+                    f"{server.url}/completions", json.dumps(asked).encode(), {"Content-Type": "application/json"}
+                ),
+                timeout=60,
+            ) as answer:
+                assert answer.status == 200
+        long = [a for a in server.answers() if a["tokens"] >= 32]
+        assert long
+        assert all(a["prompt"] > 0 and a["rate"] > 0 and a["load"] >= 0 for a in long)
+    finally:
+        counted = serve.stop(lab, server)
+    assert counted
+    assert measured.corrected("serve")
+
+
+@pytest.mark.slow
+def test_a_run_that_measured_a_model_corrects_the_calibration(
+    measured: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `lab run` and `lab apply`: it says how many tokens and how deep; without these it counts for nothing."""
+    speed = "'tokens_per_second': 1e6, 'system/load': 0.1"
+    measured.lab.write(
+        "speed.py",
+        f"""\
+def told(models): return {{{speed}, 'system/depth': 40, 'system/generated_tokens': 64}}
+def silent(models): return {{{speed}}}
+""",
+    )
+    for name, call in (("silent", "silent"), ("told", "told"), ("applied", "told")):
+        measured.lab.write(f"conf/experiment/{name}.yaml", f"call: speed:{call}\nmodels: {{m: model.x}}\n")
+    assert measured.lab("run", "silent").code == 0
+    assert measured.now() == measured.known
+    assert measured.lab("run", "told").code == 0
+    assert measured.corrected("told-")
+    assert measured.lab("apply", "--yes", "--only", "experiment.applied").code == 0
+    assert measured.now()["fed"] == 2
+    assert measured.now()["last"]["by"].startswith("applied-")
+
+
+@pytest.mark.slow
+def test_an_upgraded_engine_is_told_and_learns_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`lab forecast`, `lab plan` and `--show` say that the calibration is stale; the intervals are twice as wide."""
+    pytest.importorskip("llama_cpp")
+    monkeypatch.setattr("os.getloadavg", IDLE)
+    old = Measured(tmp_path, "llama.cpp", version="0.0.1")
+    for seed in map(str, range(3)):
+        words = ("generate", "model.x", "The class", "--temperature", "1", "--max-tokens", "200", "--seed", seed)
+        assert old.lab(*words).code == 0
+    assert old.now() == old.known
+    table = old.lab("forecast", "model.x", "--type", "F16").out
+    assert f"stale: llama.cpp was 0.0.1 when it was measured and is {old.version} now; run `lab calibrate`" in table
+    found = json.loads(old.lab("forecast", "model.x", "--type", "F16", "--json").out)
+    decode = found["rows"][0]["decode"]
+    assert decode["source"] == "stale calibration"
+    assert decode["high"] == pytest.approx(decode["value"] * 1.3)
+    assert "by a stale calibration" in old.lab("plan").out
+    shown = old.lab("calibrate", "--show", "--json")
+    assert (shown.code, "0.0.1" in shown.out) == (1, True)
