@@ -7,42 +7,61 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from lab.core.problem import Problems, problem
 
 _HOME = Path(__file__).resolve().parents[2]
+IDLE = 5.0
+"""Seconds for which a child waits for another deed."""
 Check = Callable[[], None]
 
 
 class Child:
-    """A process that performs one deed of `conda_child`; told which, it loads its libraries while it waits.
+    """A process that performs deeds of `conda_child`, one at a time, in one environment.
 
     It ends when this process does, however that ends: it watches a pipe whose other end is here.
     """
 
-    def __init__(self, do: str = "") -> None:
+    def __init__(self, environ: dict[str, str]) -> None:
+        self.environ = environ
+        self.waiting = threading.Timer(IDLE, self.close)
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
         watched, self._alive = os.pipe()
-        path = os.pathsep.join(filter(None, (str(_HOME), os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "lab.adapters.conda_child", str(watched), do],
+            [sys.executable, "-P", "-m", "lab.adapters.conda_child", str(watched)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path, "RUST_LOG": "off"},
+            stderr=self._said,
+            env=environ,
+            cwd="/",
             start_new_session=True,
             pass_fds=[watched],
         )
         os.close(watched)
 
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked."""
+        return self._process.poll() is None
+
+    def tell(self, request: dict[str, Any]) -> None:
+        """It begins with a deed."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+
     def ask(self, request: dict[str, Any], check: Check = lambda: None) -> Any:
         """What the deed answers; its fault as a problem. `check` may raise to cancel: the child is then ended."""
-        import threading
-
+        assert self._process.stdout is not None
         out: list[bytes] = []
-        reader = threading.Thread(target=lambda: out.extend(self._process.communicate(json.dumps(request).encode())))
+        reader = threading.Thread(target=lambda: out.extend(self._answer()))
+        self.tell(request)
         reader.start()
         try:
             while reader.is_alive():
@@ -51,36 +70,92 @@ class Child:
         except BaseException:
             self.close()
             raise
-        line = out[0].strip().rpartition(b"\n")[2] if out else b""
-        if not line.startswith(b"{"):
-            said = out[1].decode(errors="replace").strip()[-300:] if len(out) > 1 else ""
+        if not out:
+            self.close()
+            self._said.seek(0)
+            said = self._said.read().decode(errors="replace").strip()[-300:]
             raise problem(
                 "the process that runs rattler ended without an answer",
                 why=f"exit status {self._process.returncode}" + (f": {said}" if said else ""),
                 do="try again; if it stays, `lab doctor` checks the installation of py-rattler and conda-lock",
             )
-        answer = json.loads(line)
+        answer = json.loads(out[0])
         if "fault" in answer:
             raise explained(answer["fault"])
         return answer["done"]
+
+    def _answer(self) -> Iterator[bytes]:
+        """The next line that is an answer, if one comes."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(b"{"):
+                yield line
+                return
 
     def close(self) -> None:
         """The process is gone."""
         with contextlib.suppress(OSError):
             os.close(self._alive)
         self._alive = -1
-        if self._process.poll() is None:
+        if self.alive:
             self._process.kill()
             self._process.wait(timeout=5)
 
 
-def ask(do: str, request: dict[str, Any], check: Check = lambda: None) -> Any:
-    """One deed in a child process of its own."""
-    child = Child()
+_idle: dict[str, list[Child]] = {"rattler": [], "conda-lock": []}
+_changing = threading.Lock()
+_writing = threading.Lock()
+"""Held while a lock is written: one process that has loaded conda-lock is enough, and soon done."""
+
+
+@contextlib.contextmanager
+def child(library: str) -> Iterator[Child]:
+    """A child for a deed: one that is idle, else a new one; afterwards it waits a little for the next."""
+    path = os.pathsep.join(filter(None, (str(_HOME), os.environ.get("PYTHONPATH"))))
+    environ = {**os.environ, "PYTHONPATH": path, "RUST_LOG": "off"}
+    idle = _idle[library]
+    with _changing:
+        found = next((c for c in idle if c.environ == environ and c.alive), None)
+        if found:
+            idle.remove(found)
+            found.waiting.cancel()
+    found = found or Child(environ)
     try:
-        return child.ask({"do": do, **request}, check)
+        yield found
     finally:
-        child.close()
+        with _changing:
+            idle.append(found)
+            found.waiting = threading.Timer(IDLE, _end, [found, idle])
+            found.waiting.daemon = True
+            found.waiting.start()
+
+
+def _end(waited: Child, idle: list[Child]) -> None:
+    """A child that is still idle is gone."""
+    with _changing:
+        if waited not in idle:
+            return
+        idle.remove(waited)
+    waited.close()
+
+
+def ask(do: str, request: dict[str, Any], check: Check = lambda: None) -> Any:
+    """One deed in a child process."""
+    if do != "write":
+        with child("rattler") as found:
+            return found.ask({"do": do, **request}, check)
+    with _writing, child("conda-lock") as found:
+        return found.ask({"do": do, **request}, check)
+
+
+def ready() -> None:
+    """The child that writes locks loads conda-lock, unless one is at work: it is asked soon."""
+    if _writing.acquire(blocking=False):
+        try:
+            with child("conda-lock") as found:
+                found.tell({"do": "load"})
+        finally:
+            _writing.release()
 
 
 def explained(fault: dict[str, Any]) -> Problems:

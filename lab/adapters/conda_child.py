@@ -1,18 +1,20 @@
-"""The process in which rattler and conda-lock run: one JSON request on stdin, one JSON answer on stdout.
+"""The process in which rattler and conda-lock run: JSON requests on stdin, a line each, their answers on stdout.
 
-rattler's threads crash the interpreter at exit in four runs of ten; here the answer is flushed and the process leaves
+rattler's threads crash the interpreter at exit in four runs of ten; here every answer is flushed and the process leaves
 by `os._exit`, so no caller ever sees that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import hashlib
 import json
 import os
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -105,9 +107,8 @@ def _records(lockfile: str, platform: str) -> list[Any]:
 def install(request: dict[str, Any]) -> dict[str, Any]:
     """The conda part of a lock is linked into a prefix, from archives whose hashes are the lock's."""
     records = _records(request["lockfile"], request["platform"])
-    for record in records:
-        if record.url.startswith("file://"):
-            _check_archive(record)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+        list(threads.map(_check_archive, (x for x in records if x.url.startswith("file://"))))
     asyncio.run(_install(request, records))
     return {"packages": len(records)}
 
@@ -164,28 +165,39 @@ def _end_with(pipe: int) -> None:
 
 
 def main() -> None:
-    """Reads the request, answers, and leaves without running exit handlers."""
+    """Answers requests until there are none, and leaves without running exit handlers."""
     if len(sys.argv) > 1:
         threading.Thread(target=_end_with, args=(int(sys.argv[1]),), daemon=True).start()
-    # It lives for one deed: what the collector would free costs more than it gives back.
+    # It lives for a few deeds: what the collector would free costs more than it gives back.
     gc.disable()
-    if sys.argv[2:] == ["write"]:
-        from lab.adapters import condalock
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["do"] == "load":
+            _load()
+            continue
+        sys.__stdout__.write("\n" + json.dumps(_answered(request)) + "\n")  # type: ignore[union-attr]
+        sys.__stdout__.flush()  # type: ignore[union-attr]
+    os._exit(0)
 
+
+def _load() -> None:
+    """conda-lock is loaded, as a lock is soon to be written; what fails here fails, and is told, there."""
+    from lab.adapters import condalock
+
+    with contextlib.suppress(Exception):
         condalock.load()
-    request = json.load(sys.stdin)
-    answer: dict[str, Any]
+
+
+def _answered(request: dict[str, Any]) -> dict[str, Any]:
+    """What a deed gave, or its fault."""
     try:
-        answer = {"done": DEEDS[request["do"]](request)}
+        return {"done": DEEDS[request["do"]](request)}
     except Fault as e:
-        answer = {"fault": e.details}
+        return {"fault": e.details}
     except Exception as e:
         import traceback
 
-        answer = {"fault": {"kind": "unexpected", "why": f"{type(e).__name__}: {e}", "trace": traceback.format_exc()}}
-    sys.__stdout__.write("\n" + json.dumps(answer) + "\n")  # type: ignore[union-attr]
-    sys.__stdout__.flush()  # type: ignore[union-attr]
-    os._exit(0)
+        return {"fault": {"kind": "unexpected", "why": f"{type(e).__name__}: {e}", "trace": traceback.format_exc()}}
 
 
 if __name__ == "__main__":

@@ -50,26 +50,21 @@ def virtual_text(virtual: dict[str, dict[str, str]]) -> str:
 
 
 def load() -> None:
-    """conda-lock's modules that we use are imported, and nothing else of it: a quarter of the time.
+    """conda-lock's modules that we use are imported, and nothing else of it: a fifth of the time.
 
-    Its package imports its command line and Poetry's solver, its reader of specs one for `meta.yaml` (jinja2), its
-    names of packages a downloader (requests, filelock), and conda's exceptions one class of requests.
+    Its package imports its command line and Poetry's solver, its reader of specs one for `meta.yaml` (jinja2) and one
+    for markers (Poetry again), its names of packages a downloader (requests, filelock), and conda's context and
+    exceptions a second YAML and one class of requests.
     """
     found = importlib.util.find_spec("conda_lock")
     if "conda_lock" not in sys.modules and found is not None and found.submodule_search_locations:
-        bare = types.ModuleType("conda_lock")
+        bare = _absent("conda_lock")
         bare.__path__ = list(found.submodule_search_locations)
         bare.__spec__ = found
-        sys.modules["conda_lock"] = bare
-        late = types.ModuleType("conda_lock.pypi_solver")
-        late.PlatformEnv = _platform_env  # type: ignore[attr-defined]
-        sys.modules["conda_lock.pypi_solver"] = late
-        unused = {"src_parser.meta_yaml": "parse_meta_yaml_file", "lookup_cache": "cached_download_file"}
-        for name, member in unused.items():
-            absent = types.ModuleType(f"conda_lock.{name}")
-            setattr(absent, member, _never)
-            sys.modules[absent.__name__] = absent
-    with _without_requests():
+        _absent("conda_lock.src_parser.markers", evaluate_marker=_evaluate_marker)
+        _absent("conda_lock.src_parser.meta_yaml", parse_meta_yaml_file=_never)
+        _absent("conda_lock.lookup_cache", cached_download_file=_never)
+    with _without({"requests": {}, "requests.exceptions": {"JSONDecodeError": json.JSONDecodeError}, **_RUAMEL}):
         import conda_lock.interfaces.vendored_conda
     import conda_lock.content_hash
     import conda_lock.lockfile
@@ -77,33 +72,56 @@ def load() -> None:
     import conda_lock.virtual_package  # noqa: F401
 
 
+def _absent(name: str, **members: Any) -> types.ModuleType:
+    """A module that is there by name, with these members only."""
+    sys.modules[name] = module = types.ModuleType(name)
+    vars(module).update(members)
+    return module
+
+
 def _never(*_: Any, **__: Any) -> Any:
     raise RuntimeError("Lab hands conda-lock an environment.yml and a mapping on disk, never a meta.yaml or an address")
 
 
+class _Unread(Exception):
+    """What a reader of condarc files would raise: none is read."""
+
+
+_RUAMEL: dict[str, dict[str, Any]] = {
+    "ruamel": {},
+    "ruamel.yaml": {"YAML": _never},
+    "ruamel.yaml.comments": {"CommentedMap": dict, "CommentedSeq": list},
+    "ruamel.yaml.reader": {"ReaderError": _Unread},
+    "ruamel.yaml.scanner": {"ScannerError": _Unread},
+}
+"""What conda's context imports to read condarc files."""
+
+
 @contextlib.contextmanager
-def _without_requests() -> Iterator[None]:
-    """`from requests.exceptions import JSONDecodeError` works meanwhile and loads no HTTP client."""
-    names = ("requests", "requests.exceptions")
-    if "requests" in sys.modules:
-        yield
-        return
-    for name in names:
-        sys.modules[name] = types.ModuleType(name)
-    sys.modules["requests.exceptions"].JSONDecodeError = json.JSONDecodeError  # type: ignore[attr-defined]
+def _without(modules: dict[str, dict[str, Any]]) -> Iterator[None]:
+    """Imports meanwhile find these modules with these members, and load nothing."""
+    loaded = {name: sys.modules[name] for name in modules if name in sys.modules}
+    for name, members in modules.items():
+        module = _absent(name, __path__=[], **members)
+        if "." in name:
+            setattr(sys.modules[name.rpartition(".")[0]], name.rpartition(".")[2], module)
     try:
         yield
     finally:
-        for name in names:
-            sys.modules.pop(name, None)
+        for name in modules:
+            del sys.modules[name]
+        sys.modules.update(loaded)
 
 
-def _platform_env(*args: Any, **named: Any) -> Any:
-    late = sys.modules.pop("conda_lock.pypi_solver")
+def _evaluate_marker(marker: Any, platform: str) -> bool:
+    """As conda-lock judges a marker; it is loaded for that only where there is one."""
+    if marker is None:
+        return True
+    late = sys.modules.pop("conda_lock.src_parser.markers")
     try:
-        return importlib.import_module("conda_lock.pypi_solver").PlatformEnv(*args, **named)
+        return bool(importlib.import_module("conda_lock.src_parser.markers").evaluate_marker(marker, platform))
     finally:
-        sys.modules["conda_lock.pypi_solver"] = late
+        sys.modules["conda_lock.src_parser.markers"] = late
 
 
 def write(request: dict[str, Any]) -> dict[str, Any]:

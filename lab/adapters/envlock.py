@@ -84,37 +84,34 @@ def lock(step: LockEnv, stage: Stage) -> Facts:
     virtual = _virtual(spec, platforms, step.osx)
     old = summary(step.name, stage)
     tried = old or _of_template(str(spec.get("template", "")))
-    writer = None if step.pins else conda.Child("write")
+    if not step.pins:
+        conda.ready()
     target = locks(stage) / f"{step.name}.conda-lock.yml"
     try:
-        try:
-            packages = _solve(step, spec, here, virtual, tried, stage)
-        except Problems as e:
-            raise placed(e, step.name, stage) from e
-        stage.check()
-        _held(packages, tried)
-        for part in packages.values():
-            for p in part["conda"]:
-                for written, read in here.items():
-                    if p["url"].startswith(f"{read}/"):
-                        p["url"] = written + p["url"][len(read) :]
-        if writer is not None:
-            writer.ask(
-                {
-                    "do": "write",
-                    "name": step.name,
-                    "target": str(target),
-                    "spec": spec,
-                    "virtual": virtual,
-                    "packages": packages,
-                    "environ": environ(stage),
-                    "note": inputs_digest(step.spec),
-                },
-                stage.check,
-            )
-    finally:
-        if writer is not None:
-            writer.close()
+        packages = _solve(step, spec, here, virtual, tried, stage)
+    except Problems as e:
+        raise placed(e, step.name, stage) from e
+    stage.check()
+    _held(packages, tried)
+    for part in packages.values():
+        for p in part["conda"]:
+            for written, read in here.items():
+                if p["url"].startswith(f"{read}/"):
+                    p["url"] = written + p["url"][len(read) :]
+    if not step.pins:
+        conda.ask(
+            "write",
+            {
+                "name": step.name,
+                "target": str(target),
+                "spec": spec,
+                "virtual": virtual,
+                "packages": packages,
+                "environ": environ(stage),
+                "note": inputs_digest(step.spec),
+            },
+            stage.check,
+        )
     made = _summarize(step, spec, virtual, packages, target)
     if step.pins:
         for kind in ("conda-lock", "environment", "virtual-packages"):

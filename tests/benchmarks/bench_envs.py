@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from lab.adapters import envlock, envs, uv
 from lab.adapters.channel import index, package
@@ -107,24 +108,55 @@ def spent(deed: Callable[[], object]) -> tuple[float, float]:
 Pair = tuple[tuple[float, float], tuple[float, float]]
 
 
-def conda(root: Path, built: Path, run: int) -> Pair:
-    """Wall and CPU seconds of lock and install by Lab, and of solve and install by rattler; both from empty caches."""
+FIRST = """
+import json, os, sys
+from pathlib import Path
+from lab.adapters import conda, envlock, envs
+from lab.core.steps_envs import LockEnv
+from tests.benchmarks.bench_envs import timed
+from tests.envs.stands import Stage, step_for
+asked = json.loads(sys.argv[1])
+def one(home):
+    envlock.lock(LockEnv("one", asked), Stage(home))
+    envs.install(step_for(home), Stage(home))
+before = sum(os.times()[:4])
+walls = [timed(lambda: one(Path(home))) for home in sys.argv[2:]]
+for idle in conda._idle.values():
+    while idle:
+        idle.pop().close()
+print(json.dumps([walls, sum(os.times()[:4]) - before]))
+"""
+
+
+def conda(root: Path, built: Path, run: int) -> tuple[Pair, Pair]:
+    """Wall and CPU seconds of lock and install by Lab, and of solve and install by rattler; all from empty caches.
+
+    For the first env of a process, and for one more in the same.
+    """
     names = [f"bench{n}" for n in range(PACKAGES)]
     asked = {"channels": [str(built)], "conda": names, "python": SHORT, "platforms": ["osx-arm64", "linux-64"]}
-    home = root / f"lab{run}"
-    stage = Stage(home)
 
-    def ours() -> None:
-        envlock.lock(LockEnv("one", asked), stage)
-        envs.install(step_for(home), stage)
+    def ours(*homes: str) -> tuple[list[float], float]:
+        command = [sys.executable, "-c", FIRST, json.dumps(asked), *(str(root / h) for h in homes)]
+        said = subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(REPO)})
+        walls, cpu = json.loads(said.stdout)
+        return walls, cpu
 
     other = root / f"direct{run}"
     command = [sys.executable, "-c", DIRECT, built.as_uri(), str(other), str(other / "prefix"), SHORT,
                f"python {SHORT}.*", *names]  # fmt: skip
-    pair = (lambda: subprocess.run(command, check=True)), ours
-    first = spent(pair[run % 2])
-    second = spent(pair[1 - run % 2])
-    return (second, first) if run % 2 == 0 else (first, second)
+    order = ("theirs", "first", "both") if run % 2 else ("both", "first", "theirs")
+    found: dict[str, Any] = {}
+    for turn in order:
+        if turn == "theirs":
+            found[turn] = spent(lambda: subprocess.run(command, check=True))
+        elif turn == "first":
+            found[turn] = ours(f"lab{run}")
+        else:
+            found[turn] = ours(f"lab{run}a", f"lab{run}b")
+    (first,), cpu = found["first"]
+    more = found["both"][0][1], found["both"][1] - cpu
+    return ((first, cpu), found["theirs"]), (more, found["theirs"])
 
 
 def pip(root: Path, run: int) -> Pair:
@@ -196,9 +228,13 @@ def table(root: Path, runs: int) -> str:
     """The figures, as Markdown."""
     built, large = channel(root / "channel", 1000), channel(root / "large", LARGE)
     (root / "l").mkdir()
+    small = [conda(root, built, n) for n in range(runs)]
+    big = [conda(root / "l", large, n) for n in range(runs)]
     both = {
-        f"conda: {PACKAGES} packages, {FILES:,} small files": [conda(root, built, n) for n in range(runs)],
-        f"conda: the same, {FILES * LARGE // 10**6} MB": [conda(root / "l", large, n) for n in range(runs)],
+        f"conda: {PACKAGES} packages, {FILES:,} small files": [first for first, _ in small],
+        "one more env in the same process": [more for _, more in small],
+        f"conda: the same, {FILES * LARGE // 10**6} MB": [first for first, _ in big],
+        "one more env in the same process, as large": [more for _, more in big],
         "PyPI: httpx, rich, jinja2": [pip(root / "pip", n) for n in range(runs)],
     }
     load = f"{os.getloadavg()[0]:.0f} on {os.cpu_count()} cores"
