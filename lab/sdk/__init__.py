@@ -9,11 +9,13 @@ lab.finish()                        # optional: the end of the program says it a
 
 from __future__ import annotations
 
+from lab.sdk.artifact import Artifact
 from lab.sdk.config import Config
 from lab.sdk.media import log_artifact, log_figure, log_html, log_image, log_table, save
 from lab.sdk.run import Run, checkpoints, config, current, finish, init, log, outputs, resumed, seed, tag, watch
 
 __all__ = [
+    "Artifact",
     "Config",
     "Run",
     "checkpoints",

@@ -8,13 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lab.sdk.artifact import Artifact
 from lab.sdk.run import current
 
 
-def log_artifact(path: str | os.PathLike[str], name: str = "") -> Path:
-    """A copy of a file or folder among the artifacts, hard-linked where it can be; returns its place."""
+def log_artifact(path: str | os.PathLike[str] | Artifact, name: str = "") -> Path:
+    """A copy of a file or folder among the artifacts, or a typed artifact with its manifest; returns its place."""
     import shutil
 
+    if isinstance(path, Artifact):
+        place = _place(path.name)
+        made = path.write(place.parent)
+        current().event("tag", name=f"artifact.{path.name}", value=f"{made['type']} {made['digest']}")
+        return _said(place.with_name(f"{place.name}.artifact.json"), path.type)
     source = Path(path)
     target = _place(name or source.name)
     if source.is_dir():

@@ -1,17 +1,21 @@
 """What is known of a model is one page: what it is, what it was made from, how good and how fast it is.
 
-Proves S2-3.5-1, S2-3.5-3, S3-4.1-2 and S0-US-002-3.
+Proves S2-3.5-1, S2-3.5-3, S3-3.1-1, S3-4.1-2 and S0-US-002-3.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from lab.adapters import mlflow_local
+from lab.adapters import mlflow_local, spool
+from lab.sdk import Artifact
 from tests.engines import make
 from tests.experiments.conftest import Bench
 from tests.experiments.test_evaluation import TASKS, newest
@@ -174,3 +178,85 @@ def test_a_registered_model_has_a_card_aliases_and_an_approved_way_to_production
     assert lab("run", "train", "lr=0.3", "-q")[0] == 0
     assert lab("apply", "--yes")[0] == 0
     assert changes(lab) == {}
+
+
+ARTIFACTS = """\
+import lab.sdk as lab
+def main(text: str, url: str):
+    for kind in ("dataset", "model", "result", "custom"):
+        made = lab.Artifact(f"my_{kind}", type=kind, metadata={"why": "a test"})
+        made.add_file(f"{text}/one.txt")
+        made.add_dir(f"{text}/more")
+        made.add_reference("s3://bucket/raw.parquet", etag="9b2c")
+        made.add_reference(url)
+        lab.log_artifact(made)
+"""
+
+
+class Tagged(BaseHTTPRequestHandler):
+    """Answers HEAD with an ETag, and counts every other request as a mistake."""
+
+    asked: list[str] = []  # noqa: RUF012 - shared on purpose: the server makes a handler per request
+
+    def do_HEAD(self) -> None:
+        """The headers of a file."""
+        self.asked.append(self.command)
+        self.send_response(200)
+        self.send_header("ETag", '"e-7"')
+        self.end_headers()
+
+    do_GET = do_HEAD
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_artifacts_of_every_type_hold_files_folders_and_references(bench: Bench, tmp_path: Path) -> None:
+    """The manifest has the hash of every file, and of a reference only address and ETag: nothing of it is fetched.
+
+    MLflow has files, manifest and the digest as a tag; the same content has the same digest in another run.
+    """
+    (tmp_path / "in/more/deep").mkdir(parents=True)
+    (tmp_path / "in/one.txt").write_text("one")
+    (tmp_path / "in/more/deep/two.txt").write_text("two")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Tagged)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}/far.bin"
+    bench.write("code.py", ARTIFACTS)
+    bench.write("conf/experiment/a.yaml", f"call: code:main\nparams: {{text: {tmp_path / 'in'}, url: '{url}'}}\n")
+    runs = []
+    for _ in range(2):
+        assert bench("run", "a", "-q")[0] == 0, bench("logs", "a")[1]
+        runs.append(newest(bench, "a"))
+    server.shutdown()
+    server.server_close()
+    assert set(Tagged.asked) == {"HEAD"}
+    db = mlflow_local.database(bench.root / "state")
+    client = MlflowClient(mlflow_local.uri(db))
+    for kind in ("dataset", "model", "result", "custom"):
+        first, again = (json.loads((r / f"artifacts/my_{kind}.artifact.json").read_text()) for r in runs)
+        assert (first["type"], first["digest"]) == (kind, again["digest"])
+        assert first["files"] == {
+            "far.bin": {"uri": url, "etag": "e-7"},
+            "more/deep/two.txt": {"sha256": hashlib.sha256(b"two").hexdigest(), "bytes": 3},
+            "one.txt": {"sha256": hashlib.sha256(b"one").hexdigest(), "bytes": 3},
+            "raw.parquet": {"uri": "s3://bucket/raw.parquet", "etag": "9b2c"},
+        }
+        spool.ship(runs[0], db)
+        key = mlflow_local.run_id(runs[0].id)
+        assert client.get_run(key).data.tags[f"artifact.my_{kind}"] == f"{kind} {first['digest']}"
+        assert {a.path for a in client.list_artifacts(key)} >= {f"my_{kind}", f"my_{kind}.artifact.json"}
+        assert {a.path for a in client.list_artifacts(key, f"my_{kind}")} == {f"my_{kind}/more", f"my_{kind}/one.txt"}
+
+
+def test_an_artifact_of_no_type_or_outside_its_folder_is_refused(tmp_path: Path) -> None:
+    """Another type, a path that climbs out, a file that is not there and an address without a scheme are mistakes."""
+    with pytest.raises(ValueError, match="no type of artifact"):
+        Artifact("x", type="thing")
+    made = Artifact("x")
+    (tmp_path / "f").write_text("x")
+    with pytest.raises(ValueError, match="outside the artifact"):
+        made.add_file(tmp_path / "f", "../f")
+    with pytest.raises(FileNotFoundError):
+        made.add_file(tmp_path / "g")
+    with pytest.raises(ValueError, match="is no address"):
+        made.add_reference("bucket/raw")
