@@ -1,7 +1,8 @@
 """The queue's ledger of this host: who holds what and who waits, and the time that jobs held the machine by day.
 
 `state/admission-HOST.json` and `state/usage-HOST.json`, under one kernel lock. An entry belongs to a process: where
-that is gone, so is what it held, and its time is charged up to the last that was seen of it.
+that is gone, so is what it held (cards once the run's program is gone too), and its time is charged up to the last that
+was seen of it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.core import quotas
+from lab.runs.folder import RunFolder
 
 KEPT = 400
 """Days of use that are remembered."""
@@ -53,7 +55,7 @@ def ledger(state: Path) -> Iterator[Book]:
     with open(path.with_suffix(".lock"), "a+b") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         kept, days = _entries(path), _days(used(state))
-        alive = [e for e in kept if (now := born(e["pid"])) is not None and _same(now, e["born"])]
+        alive = [e for e in kept if _lives(state, e)]
         living = {e["id"] for e in alive}
         after = days
         for e in kept:
@@ -95,8 +97,12 @@ def born(pid: int) -> float | None:
         return None
 
 
-def _same(now: float, noted: float | None) -> bool:
-    return noted is not None and abs(now - noted) < 0.02
+def _lives(state: Path, entry: dict[str, Any]) -> bool:
+    """Whether its process lives, or, where it holds cards, the program that its supervisor left behind on them."""
+    now, noted = born(entry["pid"]), entry["born"]
+    if now is not None and noted is not None and abs(now - noted) < 0.02:
+        return True
+    return bool(entry.get("cards")) and RunFolder(state / "runs" / str(entry["name"])).held()
 
 
 def _seen(state: Path, entry: dict[str, Any]) -> float:

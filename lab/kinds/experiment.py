@@ -158,8 +158,8 @@ class Experiment(Declaration):
         if len(named) != 1:
             also = ", not " + " and ".join(named) if named else ""
             raise ValueError(f"give exactly one of command, call, notebook{also}")
-        if self.isolation == "inline" and (not self.call or self.env or self.timeout or self.secrets):
-            raise ValueError("`isolation: inline` is for a `call` without env, timeout and secrets")
+        if self.isolation == "inline" and (not self.call or self.env or self.timeout or self.secrets or self.cards()):
+            raise ValueError("`isolation: inline` is for a `call` without env, timeout, secrets and cards")
         if self.launcher and self.command == "":
             raise ValueError("`launcher` needs a `command`: the script and its arguments")
         if not isinstance(self.resources.get("cards", 0), int):

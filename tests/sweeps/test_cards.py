@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,22 @@ def test_two_runs_get_different_cards_and_a_third_waits_for_one(cards: Place) ->
         assert set(busy) == ({35.0} if card == "0" else {0.0})
         assert f"system/gpu_{1 - int(card)}_utilization_percentage" not in points[0][2]
     assert "2 cards: 0 used, 2 free." in cards.lab("gpus")
+
+
+@needs_cc
+def test_a_program_whose_supervisor_is_gone_keeps_its_cards(cards: Place) -> None:
+    """Its run is unsupervised, and goes on: nobody else is given the cards before it has ended."""
+    first = begun(cards, "pair")
+    until(running(cards, first))
+    process = RunFolder(cards.state / "runs" / first).read("process.json")
+    os.kill(process["supervisor"]["pid"], signal.SIGKILL)
+    second = begun(cards, "hold", "seed=2")
+    until(lambda: f"0 of 2 cards are free beside {first}" in cards.lab("queue"))
+    assert RunFolder(cards.state / "runs" / first).state() == "unsupervised"
+    assert "2 cards: 2 used, 0 free." in cards.lab("gpus")
+    os.killpg(process["child"]["pid"], signal.SIGKILL)
+    until(running(cards, second))
+    cards.lab("stop", second)
 
 
 @needs_cc
