@@ -15,6 +15,7 @@ from lab import adapters
 from lab.adapters import git
 from lab.adapters.secrets import resolve
 from lab.app import state
+from lab.app.activity import projects
 from lab.app.begun import leftovers
 from lab.app.guest import note, refuse_guests
 from lab.app.lab import Lab, read_machine
@@ -139,7 +140,8 @@ def _carry_out(lab: Lab, ledger: Ledger, found: Plan, verb: str, without: Sequen
     ledger.stamp()
     ledger.fold()
     state.keep_copy(lab)
-    note(lab, f"lab {verb}", generation=number, commit=found.header.revision[:12], outcome=outcome)
+    about = projects(lab, [c.address for c in found.todo])
+    note(lab, f"lab {verb}", generation=number, commit=found.header.revision[:12], outcome=outcome, projects=about)
     lab.hashes.save()
     if not failed:
         _sweep(lab)

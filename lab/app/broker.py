@@ -16,6 +16,7 @@ from typing import Any
 from lab import __version__
 from lab.adapters import accounts, audit, guest_account, peer
 from lab.app import guest, guest_run
+from lab.app.activity import projects
 from lab.app.lab import Lab
 from lab.core.guest_files import GROUP, SOCKET
 from lab.core.problem import Problems, did_you_mean, problem
@@ -94,9 +95,9 @@ class Broker:
             told = {"code": 1, "err": "\n".join(f"✗ {p}" for p in e.problems)}
         except Exception as e:  # whatever it is, a guest learns nothing of the owner's machine by it
             told = _refusal("the lab could not answer", "tell the owner of the lab") | {"fault": repr(e)[:500]}
-        more = {k: told[k] for k in ("run", "fault") if k in told}
+        more = {k: told[k] for k in ("run", "projects", "fault") if k in told}
         self.note(name, shlex.join(["lab", *words])[:LONG], code=told.get("code", 0), **more)
-        return {k: v for k, v in told.items() if k != "fault"}
+        return {k: v for k, v in told.items() if k not in ("fault", "projects")}
 
     def _told(self, name: str, rights: Mapping[str, Any], words: list[str]) -> dict[str, Any]:
         words = words[1:] if words[:1] == ["guest"] else words
@@ -155,6 +156,7 @@ class Broker:
         with self.composing:
             lab, address = guest_run.composed(Lab(self.lab.root), rights, words)
             given = guest_run.handed(lab, address, name, rights)
+            about = projects(lab, [address])
         process = guest_account.start(name)
         assert process.stdin
         assert process.stdout
@@ -172,17 +174,17 @@ class Broker:
             process.kill()
             process.wait()
             raise problem("the run could not be started", why=said[-1][:300] if said else "it said nothing") from None
-        threading.Thread(target=self._until_its_end, args=(name, run, process), daemon=True).start()
-        return {"run": run, "follow": not detach}
+        threading.Thread(target=self._until_its_end, args=(name, run, about, process), daemon=True).start()
+        return {"run": run, "follow": not detach, "projects": about}
 
-    def _until_its_end(self, name: str, run: str, process: Any) -> None:
+    def _until_its_end(self, name: str, run: str, about: list[str], process: Any) -> None:
         try:
             told = json.loads(process.stdout.readline(1 << 16))
             more = {k: told.get(k) for k in ("state", "seconds", "bytes") if isinstance(told.get(k), (str, int, float))}
         except (ValueError, AttributeError):
             more = {"state": "not known"}
         process.wait()
-        self.note(name, f"{run} ended", **more)
+        self.note(name, f"{run} ended", projects=about, **more)
 
     def _watch(self) -> None:
         """Guests whose access ended, or who hold more than they may, run nothing any more."""

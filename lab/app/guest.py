@@ -20,6 +20,8 @@ from lab.core.problem import did_you_mean, problem
 from lab.core.units import size
 from lab.kinds.guest import Guest
 
+SHOWN = ("run", "generation", "commit", "outcome", "state", "seconds", "bytes", "code", "why", "cut", "projects")
+"""What of an entry is shown beside who did what."""
 LINE = re.compile(r"lab-guest(?:\[\d+\])?: (?P<who>[a-z_][a-z0-9_-]*) (?P<text>.*)")
 
 
@@ -79,11 +81,7 @@ def lines(found: list[dict[str, Any]]) -> str:
     """Activity as text, a line each. Pure."""
     out = []
     for e in found:
-        more = {
-            k: e[k]
-            for k in ("run", "generation", "commit", "outcome", "state", "seconds", "bytes", "code", "why", "cut")
-            if e.get(k) not in (None, "")
-        }
+        more = {k: e[k] for k in SHOWN if e.get(k) not in (None, "", [])}
         shown = " ".join(f"{k}={_short(k, v)}" for k, v in more.items() if (k, v) != ("code", 0))
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(e["at"])))
         out.append(f"{when}  {e['who']:<12} {e['what']}" + (f"  {shown}" if shown else ""))
@@ -93,6 +91,8 @@ def lines(found: list[dict[str, Any]]) -> str:
 def _short(key: str, value: Any) -> str:
     if key == "bytes":
         return size(int(value))
+    if isinstance(value, list):
+        return ",".join(str(v) for v in value)
     return f"{value:.1f}" if isinstance(value, float) else str(value)
 
 

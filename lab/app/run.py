@@ -9,6 +9,7 @@ from typing import Any
 
 from lab.adapters import experiments
 from lab.adapters.supervisor import afterwards, wait
+from lab.app.activity import projects
 from lab.app.guest import note
 from lab.app.lab import Lab
 from lab.core.address import Address
@@ -59,7 +60,7 @@ def begin(
         step = replace(step, spec={**step.spec, "tags": {**step.spec["tags"], **more}})
     stage: Any = lab.stage(address)
     handle = experiments.begin(step, stage, adopt=not changed)
-    note(lab, f"lab run {address.partition('.')[2]}", run=handle.id)
+    note(lab, f"lab run {address.name}", run=handle.id, projects=projects(lab, [address]))
     return handle
 
 

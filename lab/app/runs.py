@@ -9,6 +9,7 @@ from pathlib import Path
 from lab.adapters import spool
 from lab.adapters.mlflow_local import Unready, database
 from lab.adapters.supervisor import afterwards
+from lab.app.guest import note
 from lab.app.lab import Lab
 from lab.app.run import folder, named, step_of
 from lab.core.problem import problem
@@ -47,6 +48,7 @@ def stop(lab: Lab, name: str, seconds: float = 15.0) -> Line:
     state = line(run).state
     if state not in ACTIVE:
         raise problem(f"{run.id} does not run", why=f"it is {state}", do="see `lab runs`")
+    _note(lab, "stop", run)
     handle = Handle(run)
     handle.stop()
     handle.wait(seconds)
@@ -59,6 +61,7 @@ def pause(lab: Lab, name: str) -> Line:
     state = line(run).state
     if state != "running":
         raise problem(f"{run.id} cannot be paused", why=f"it is {state}", do="only a running one can")
+    _note(lab, "runs pause", run)
     Handle(run).pause()
     return _until(run, "paused")
 
@@ -68,6 +71,7 @@ def resume(lab: Lab, name: str) -> Line:
     run = folder(lab, name)
     state = line(run).state
     if state == "paused":
+        _note(lab, "resume", run)
         Handle(run).unpause()
         return _until(run, "running")
     if state in ACTIVE:
@@ -81,8 +85,14 @@ def resume(lab: Lab, name: str) -> Line:
         stage = lab.stage("experiment.resume")
         step = step_of(lab, named(lab, str(run.spec["name"])))
         secrets = {n: stage.secret(str(r)) for n, r in step.secrets.items()}
+    _note(lab, "resume", run)
     again(run, secrets)
     return _until(run, "running")
+
+
+def _note(lab: Lab, verb: str, run: RunFolder) -> None:
+    project = str((run.spec.get("tracker") or {}).get("project") or run.spec.get("project") or "")
+    note(lab, f"lab {verb}", run=run.id, projects=[project] if project else [])
 
 
 def _until(run: RunFolder, state: str, seconds: float = 5.0) -> Line:

@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lab.app.activity import projects
+from lab.app.guest import note
 from lab.app.lab import Lab
 from lab.core.address import Address
 from lab.core.facts import Facts, digest
@@ -32,6 +34,8 @@ def sweep(lab: Lab, target: str, words: Sequence[str] = (), fields: Mapping[str,
     overrides of the lab (`profile=demo`); `fields` are fields of the sweep (`trials`, `sampler`, …).
     """
     found = ask(lab, target, words, fields or {})
+    about = projects(lab, [Address.of("experiment", found.step.experiment)])
+    note(lab, f"lab sweep {found.address.name}", projects=about)
     return lab.perform(found.step, found.address)
 
 

@@ -94,3 +94,44 @@ def test_applies_and_runs_are_noted_with_who_what_and_outcome(tmp_path: Path) ->
     log = tmp_path / "state/audit.jsonl"
     log.write_text(log.read_text().replace("lab run e", "lab run f"))
     assert "line 2 was altered" in lab("guest", "verify").out
+
+
+def scored(x: int = 0) -> dict[str, float]:
+    """What the experiments below call."""
+    return {"m": float(x)}
+
+
+def test_the_feed_is_the_end_of_the_audit_log_and_knows_projects(tmp_path: Path) -> None:
+    """S3-7.4-1: the last N events are the log's last N entries in order; one project's are those that name it."""
+    call = "call: tests.host.test_audit:scored\nparams: {x: 1}\nmetrics: [m]\nisolation: inline\n"
+    lab = TestLab.make(
+        tmp_path,
+        {
+            "file/a": "path: ROOT/a\ncontent: x\n",
+            "experiment/one": f"{call}project: apples\nwhen: manual\n",
+            "experiment/two": f"{call}when: manual\n",
+            "experiment/three": f"{call}project: apples\n",
+        },
+    )
+    assert lab("apply", "--yes", "--only", "file.a").code == 0
+    assert lab("run", "one").code == 0
+    assert lab("run", "two").code == 0
+    assert lab("sweep", "one", "x=1,2", "--minimize", "m", "--sampler", "grid").code == 0
+    assert lab("apply", "--yes").code == 0
+    assert lab("run", "two").code == 0
+    log = [json.loads(line) for line in (tmp_path / "state/audit.jsonl").read_text().splitlines()]
+    feed = json.loads(lab("activity", "--json").out)
+    assert feed == log
+    said = ["lab apply", "lab run one", "lab run two", "lab sweep one", "lab apply", "lab run two"]
+    assert [e["what"] for e in feed] == said
+    for n in (1, 3, 5):
+        assert json.loads(lab("activity", "-n", str(n), "--json").out) == log[-n:]
+    of_one = json.loads(lab("activity", "--project", "apples", "--json").out)
+    assert of_one == [log[1], log[3], log[4]]
+    assert json.loads(lab("activity", "--project", "apples", "-n", "2", "--json").out) == of_one[-2:]
+    assert json.loads(lab("activity", "--project", "two", "--json").out) == [log[2], log[4], log[5]]
+    shown = lab("activity", "-n", "2").out.splitlines()
+    assert [line.split()[-1] for line in shown] == ["projects=apples,two", "projects=two"]
+    wrong = lab("activity", "--project", "aples")
+    assert wrong.code == 1
+    assert "did you mean `apples`" in wrong.err
