@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pwd
-import shutil
+import shlex
 import socket
 import stat
 import sys
@@ -16,20 +15,12 @@ from pathlib import Path
 from lab import __version__
 from lab.adapters import guest_account, ssh, tailscale
 from lab.app import access as accesses
-from lab.app import backup, guest
+from lab.app import backup, guest, tools
 from lab.app.lab import Lab
 from lab.core.access_files import KEYS
 from lab.core.problem import Problems, Unknown, did_you_mean, problem
 from lab.core.units import duration
 from lab.kinds.access import Access
-
-_EXTRAS = {
-    "env": ("rattler", "envs"),
-    "gguf": ("llama_cpp", "llama"),
-    "mlx": ("mlx_lm", "mlx"),
-    "sweep": ("optuna", "sweep"),
-}
-"""Kind, or format of a quantization → what Lab imports to apply it, and the extra that brings it."""
 
 
 @dataclass(frozen=True)
@@ -66,28 +57,11 @@ def doctor(lab: Lab, topic: str = "", target: ssh.Target | None = None) -> dict[
 
 def host(lab: Lab) -> Iterator[Link]:
     """Tools that declared kinds need, and places that must be writable."""
-    kinds = {a.kind for a in lab.declarations}
-    tools = {str(getattr(d, "tool", "restic")) for a, d in lab.declarations.items() if a.kind == "backup"}
-    needed: dict[str, set[str]] = {t: {"backup"} for t in ("restic", "borg") if t in tools}
-    needed |= {"ssh": {"access"}, "setfacl": {"guest"} if sys.platform != "darwin" else set()}
-    for tool, by in needed.items():
-        if kinds & by:
-            there = shutil.which(tool)
-            what = {"setfacl": "acl", "borg": "borgbackup"}.get(tool, tool)
-            install = f"brew install {what}" if sys.platform == "darwin" else f"apt install {what}"
-            yield Link(tool, "" if there else "not installed", install, there or "")
-    if kinds & {"guest", "access"}:
-        try:
-            import ansible_runner  # noqa: F401
-
-            yield Link("ansible")
-        except ImportError:
-            yield Link("ansible", "not installed", "pip install 'llm-lab[host]'")
-    formats = {getattr(d, "format", "") for a, d in lab.declarations.items() if a.kind == "quantization"}
-    for need, (module, extra) in _EXTRAS.items():
-        if need in kinds | formats:
-            missing = importlib.util.find_spec(module) is None
-            yield Link(module, "not installed" if missing else "", f"pip install 'llm-lab[{extra}]'")
+    asked = tools.needs(lab.declarations)
+    for tool in tools.TOOLS:
+        if tool.by & asked:
+            there = tool.there()
+            yield Link(tool.name, "" if there else "not installed", shlex.join(tool.command()), there)
     for name, path in (("state", lab.state), ("store", lab.store)):
         at = path
         while not at.exists() and at != at.parent:

@@ -21,7 +21,7 @@ _GROUPS = (
     ("Work", "run sweep runs queue gpus logs stop resume reproduce compare registry track"),
     ("Models and envs", "models generate bench serve env frameworks"),
     ("Look ahead", "forecast advise calibrate"),
-    ("Host", "guest activity access backup restore rebuild bundle maintenance doctor"),
+    ("Host", "guest activity access backup restore rebuild bundle maintenance bootstrap doctor"),
 )
 
 

@@ -25,7 +25,7 @@ MISSPELT = {
 
 
 def test_a_new_lab_is_ready_and_applied_at_once(tmp_path: Path) -> None:
-    """`lab init`, `lab doctor`, `lab apply`, `lab plan`: one commit, a README, nothing left to do (S1-D9.1-1)."""
+    """`lab init`, `bootstrap`, `doctor`, `apply`, `plan`: one commit, nothing left to do (S1-D9.1-1, S0-5.1-2)."""
     lab = TestLab(tmp_path / "new")
     home = {"LAB_STORE": str(tmp_path / "store"), "HOME": str(tmp_path)}
 
@@ -47,10 +47,13 @@ def test_a_new_lab_is_ready_and_applied_at_once(tmp_path: Path) -> None:
         "conf/lab.yaml",
         "playbooks",
         "state/README.md",
+        "models/README.md",
+        "experiments/README.md",
         "conf/.schema/file.json",
     ):
         assert (lab.root / name).exists(), name
     assert run("docs", "--check").code == 0
+    assert run("bootstrap", "--check").code == 0
     assert run("doctor").code == 0
     assert run("apply", "--yes").code == 0
     assert run("plan", "--detailed-exitcode").code == 0
