@@ -162,10 +162,13 @@ def explained(fault: dict[str, Any]) -> Problems:
     """A fault of the child in our words. Pure."""
     kind, why = fault["kind"], str(fault.get("why", "")).strip()
     if kind == "unsatisfiable":
+        own = "candidates were found for pip " in why
         return problem(
             f"no set of packages answers the spec on {fault['platform']}",
             why=why,
-            do="loosen one of the conditions named, or add a channel that has the package",
+            do="add a channel that has `pip`: a lock asks for conda's own wherever `pip:` has packages"
+            if own
+            else "loosen one of the conditions named, or add a channel that has the package",
         )
     if kind == "spec":
         return problem(f"`{fault['text']}` is no conda requirement", why=why, do="write it as `name >=1,<2`")

@@ -27,6 +27,8 @@ VIRTUAL = {
 """What a platform is taken to offer where the env does not say; written into every lock."""
 
 
+_KEYS = {"python", "conda", "pip", "on"}
+
 # --- places ----------------------------------------------------------------------------------------------------------
 
 
@@ -357,8 +359,11 @@ def placed(error: Problems, name: str, stage: Stage) -> Problems:
         words = set(re.findall(r"[A-Za-z0-9_.-]+", f"{p.summary} {p.why}".lower()))
         for n, line in enumerate(lines, 1):
             bare = re.sub(r"^(conda|pip):", "", line.strip()).strip(" -[]\"'")
-            if any(package(part.strip(" []\"'")) in words - {"python", "conda", "pip"} for part in bare.split(", ")):
+            if any(package(part.strip(" []\"'")) in words - _KEYS for part in bare.split(", ")):
                 return replace(p, file=path, line=n)
-        return replace(p, file=path, line=1)
+        # What no line names, a key asks for: `python:` a package of conda's, `pip:` conda's own pip.
+        asking = (n for n, line in enumerate(lines, 1) for key in ("python", "pip")
+                  if key in words and line.startswith(f"{key}:"))  # fmt: skip
+        return replace(p, file=path, line=next(asking, 1))
 
     return Problems(*(place(p) for p in error.problems))

@@ -276,6 +276,9 @@ class Loading:
                         for e in resolver.faults(block, (kind, name)):
                             self._unresolved(e)
                         continue
+                if "on" in model.model_fields and isinstance(block, dict) and True in block:
+                    # YAML 1.1 reads the bare word `on` as true.
+                    block = {"on" if key is True else key: value for key, value in block.items()}
                 if ladders and self._ladder(model, address, block):
                     continue
                 try:

@@ -92,6 +92,30 @@ def test_from_yaml_to_a_running_env_and_back_to_nothing(tmp_path: Path, built: P
     assert plan(Lab.find(tmp_path)).changes == ()
 
 
+def test_what_one_platform_asks_for_is_written_under_a_bare_on(tmp_path: Path, built: Path) -> None:
+    """`on:` needs no quotes, though YAML 1.1 reads that word as true; only that platform gets the package."""
+    shutil.copytree(built, tmp_path / "channel")
+    lab = lab_at(tmp_path, one=ONE + "on:\n  osx-arm64: {conda: [labprefix]}\n")
+    assert [o.problems for o in lock(lab)] == [()]
+    held = {p: set(part["packages"]) for p, part in (Lab.find(tmp_path).context(verbs.find(lab, "one")).lock or {})
+            ["platforms"].items()}  # fmt: skip
+    assert "labprefix" in held["osx-arm64"] - held["linux-64"]
+    with pytest.raises(Problems, match=r"unknown key `nosuch` in env\.one\.on\.osx-arm64"):
+        _ = lab_at(tmp_path, one=ONE + "on:\n  osx-arm64: {nosuch: [labprefix]}\n").declarations
+
+
+@pytest.mark.parametrize(
+    ("more", "line", "said"),
+    [("python: '2.6'", 3, "python"), (f"python: '{SHORT}'\npip: [six]", 4, "add a channel that has `pip`")],
+)
+def test_what_a_key_asks_for_is_told_at_its_line(tmp_path: Path, built: Path, more: str, line: int, said: str) -> None:
+    """A Python that no channel has is told at `python:`, conda's own pip at `pip:`, with how to mend it."""
+    lab = lab_at(tmp_path, one=f"description: on its own\nchannels: [{built}]\n{more}\n")
+    (problem,) = next(o.problems for o in lock(lab))
+    assert (problem.file, problem.line) == ("conf/env/one.yaml", line)
+    assert said in f"{problem.why} {problem.do}"
+
+
 def test_what_is_wrong_is_said_before_anything_is_done(tmp_path: Path, built: Path) -> None:
     """Mistakes in an env's YAML are problems with their line, all before anything is done."""
     cases = {
