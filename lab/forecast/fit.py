@@ -11,7 +11,7 @@ from lab.forecast.architecture import Architecture
 from lab.forecast.use import MLX, Needs, Use, needs
 from lab.forecast.weights import RECIPES
 
-__all__ = ["RECIPES", "Limit", "Verdict", "limit", "offers", "verdict"]
+__all__ = ["RECIPES", "Limit", "Verdict", "fitting", "limit", "offers", "verdict"]
 
 MARGIN = GIB
 """What llama.cpp itself leaves free on an accelerator."""
@@ -81,7 +81,7 @@ def offers(arch: Architecture, use: Use, host: Host) -> Iterator[str]:
     bound = limit(host)
     if bound is None:
         return
-    smaller = next((u for u in ladder(use) if _fits(arch, u, bound)), None)
+    smaller = next(fitting(arch, use, bound), None)
     if smaller is None:
         # Neither alone is enough: the best type at the longest context at which any fits.
         pairs = (u.with_(context=c) for c in CONTEXTS if c < use.context for u in ladder(use))
@@ -102,6 +102,11 @@ def offers(arch: Architecture, use: Use, host: Host) -> Iterator[str]:
             gb = -(-int(peak.value + MARGIN) // 10**9)
             if gb * 10**9 <= bound.raisable:
                 yield f"`wired_limit: {gb}GB`"
+
+
+def fitting(arch: Architecture, use: Use, bound: Limit) -> Iterator[Use]:
+    """The same use in every smaller type that fits, best first. Pure."""
+    return (u for u in ladder(use) if _fits(arch, u, bound))
 
 
 def ladder(use: Use) -> Iterator[Use]:

@@ -74,5 +74,7 @@ def problems(
     found = fit.verdict(arch, use, host)
     if found.fits is False:
         offered = ", or ".join(found.offers) or "a smaller model"
+        if found.limit and (also := [u.label() for u in fit.fitting(arch, use, found.limit)][1:]):
+            offered += f" ({', '.join(also)} fit too)"
         what = f"{use.label()} at {use.context} tokens does not fit on {host.name}: {found.why}"
         yield what, field, f"declare {offered}; or set `allow_overcommit: true`"

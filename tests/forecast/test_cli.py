@@ -6,6 +6,7 @@ Proves: issue 7, the verbs; issue 2, the reference lab.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import xml.etree.ElementTree as ET
@@ -93,6 +94,33 @@ def test_the_reference_lab_plans_offline_and_refuses_what_does_not_fit(capsys: p
     code, text = lab(capsys, "plan", "profile=mac_studio", "host.disk=2TB")
     assert code == 1
     assert "mac_studio_512 has 2.0 TB" in text
+
+
+def test_671_billion_parameters_fit_as_arithmetic_says(tmp_path: Path) -> None:
+    """At 16 bits the plan is refused with the estimate and what fits; at 4 bits weights and cache fit (S0-5.3-1)."""
+    reference = TestLab(tmp_path)
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    lock = (tmp_path / "conf/lock/model/deepseek_r1_q4_k_m.yaml").read_text()
+    whole = 671_026_419_200 * 2
+    full = lock.replace("Q4_K_M", "F16").replace("404488847360", str(whole))
+    reference.write("conf/lock/model/r1_f16.yaml", full)
+    reference.write("conf/model/r1_f16.yaml", "hub: x/DeepSeek-R1-GGUF\nformat: gguf\ncontext: 32768\n")
+    cache = 70_272 * 32_768  # bytes a token of its compressed keys and values, times the context
+
+    def plan(*models: str) -> tuple[int, str]:
+        ran = reference("plan", "profile=mac_studio", "~resources", f"+resources.model=[{','.join(models)}]")
+        return ran.code, ran.out + ran.err
+
+    code, text = plan("r1_f16")
+    assert code == 1
+    assert "F16 at 32768 tokens does not fit on mac_studio_512" in text
+    said = int(re.search(r"needs (\d+) GiB; there are 479 GiB", text)[1])  # type: ignore[index]
+    assert said == pytest.approx((whole + cache) / 2**30, rel=0.01)
+    offer, also = re.search(r"declare (\w+) at 32k.*\((.*) fit too\)", text).groups()  # type: ignore[union-attr]
+    assert offer == "Q5_K_M"
+    assert {"Q4_K_M", "Q3_K_M", "Q2_K"} <= set(also.split(", "))
+    assert 404_488_847_360 + cache < 479 * 2**30
+    assert plan("deepseek_r1_q4_k_m")[0] == 0
 
 
 def test_lists_of_types_and_contexts_are_taken_with_commas(capsys: pytest.CaptureFixture[str]) -> None:
