@@ -120,7 +120,14 @@ class Loading:
         resolved = self._head(composed, tree) if sound else {}
         self._declare(tree, found, Resolver(tree) if sound else None)
         self._look_at_rest()
-        around = Surroundings(self.root, self.lives, resolved, self._host(resolved), self.cache, self.recorded)
+        around = Surroundings(
+            self.root,
+            self.lives,
+            resolved,
+            self._host(resolved, composed.choices.get("host", "auto")),
+            self.cache,
+            self.recorded,
+        )
         around.declarations.update(sorted(self.declarations.items()))
         around.ladders.update(self.ladders)
         declared = Declared(self.root, resolved, composed.choices, around, self.files)
@@ -238,9 +245,10 @@ class Loading:
             "moved": [m.model_dump(by_alias=True) for m in settings.moved],
         }
 
-    def _host(self, resolved: Mapping[str, Any]) -> Host:
+    def _host(self, resolved: Mapping[str, Any], chosen: str) -> Host:
+        """The machine that is declared, named as its file is where it says no name; or the machine itself."""
         block = resolved.get("host")
-        block = dict(block) if isinstance(block, dict) else {}
+        block = {"name": chosen, **block} if isinstance(block, dict) else {}
         if block.get("name", "auto") == "auto":
             block = {**self.machine().model_dump(), **{k: v for k, v in block.items() if k != "name"}}
         try:

@@ -92,10 +92,6 @@ def offers(arch: Architecture, use: Use, host: Host) -> Iterator[str]:
     shorter = next((c for c in CONTEXTS if c < use.context and _fits(arch, use.with_(context=c), bound)), None)
     if shorter:
         yield f"{use.label()} at {_tokens(shorter)}"
-    if use.kv_type in ("f16", "bf16") and use.runs_on != MLX:
-        cheaper = use.with_(kv_type="q8_0")
-        if _fits(arch, cheaper, bound):
-            yield f"{use.label()} at {_tokens(use.context)} with `kv_type: q8_0`"
     if bound.raisable:
         peak = needs(arch, use).peak
         if peak and peak.value + MARGIN <= bound.raisable:

@@ -21,7 +21,8 @@ class Totals:
     """The cost of a plan. None means that nothing known asks for it."""
 
     whole: Forecast = NOTHING
-    """Bytes to fetch and on disk add up; memory is the most any one change takes; time is that of the critical path."""
+    """Bytes to fetch and on disk add up; memory is the most any one change takes; time is that of the critical path,
+    or of all that is fetched where that is longer: fetches share one line."""
     volumes: Mapping[str, Forecast] = field(default_factory=dict)
     """`disk` and `disk_peak` of each volume; the store's is `STORE`."""
     path: tuple[Address, ...] = ()
@@ -56,12 +57,13 @@ def plan(changes: Iterable[Change]) -> Totals:
         return NOTHING_TO_DO
     volumes = {v: _volume([f for f in forecasts if f.volume == v]) for v in {f.volume for f in forecasts if f.disk}}
     seconds, path = critical(todo)
+    fetched = add([f.seconds for f in forecasts if f.download and f.seconds])
     whole = Forecast(
         download=add([f.download for f in forecasts if f.download]),
         disk=add([f.disk for f in volumes.values() if f.disk]),
         disk_peak=add([f.disk_peak for f in volumes.values() if f.disk_peak]),
         memory=max((f.memory for f in forecasts if f.memory), key=lambda m: m.value, default=None),
-        seconds=seconds,
+        seconds=max(seconds, fetched, key=_value),
     )
     unknown = tuple(c.address for c in todo if c.forecast.notes)
     return Totals(whole, volumes, path if seconds else (), unknown)

@@ -50,8 +50,7 @@ def test_every_offer_fits(name: str, use: Use, host: Host) -> None:
             on = Host.model_validate({**host.model_dump(), "wired_limit": f"{wired[1]}GB"})
         else:
             label, tokens = re.match(r"(.+?) at (\d+k)", offer).groups()  # type: ignore[union-attr]
-            kv = "q8_0" if "q8_0" in offer else use.kv_type
-            changed = use.with_(context=int(tokens[:-1]) * 1024, kv_type=kv)
+            changed = use.with_(context=int(tokens[:-1]) * 1024)
             if label != use.label():
                 bits = re.search(r"mlx (\d)-bit", label)
                 changed = changed.with_(bits=int(bits[1])) if bits else changed.with_(type=label)
@@ -132,6 +131,15 @@ def test_totals_are_the_critical_path_and_the_disks_peak() -> None:
     assert shortfalls(total, {"": 50}) == []
     assert set(total.to_json()) >= {"download", "disk_peak", "volumes", "critical_path"}
     assert plan([]).whole.seconds is None
+
+
+def test_what_is_fetched_at_once_shares_one_line() -> None:
+    """Two fetches of the same size take twice as long as one, though neither waits for the other."""
+    one = change("model.a", download=10, seconds=100)
+    found = plan([one, change("model.b", download=10, seconds=100), change("quantization.c", ("model.a",), seconds=5)])
+    assert found.whole.seconds
+    assert found.whole.seconds.value == 200
+    assert found.path == ("model.a", "quantization.c")
 
 
 def test_work_takes_the_time_of_what_binds() -> None:
