@@ -104,9 +104,7 @@ def watch(
 
 def scarce() -> bool:
     """Whether so little memory is left on this host that it would soon swap. Reads."""
-    import psutil
-
-    return machine.available() < LEFT * int(psutil.virtual_memory().total)
+    return machine.available() < LEFT * machine.total()
 
 
 def _stop(pid: int, grace: float) -> None:

@@ -68,6 +68,14 @@ def available() -> int:
     return free
 
 
+def total() -> int:
+    """Bytes of memory there are: the machine's, or its container's where that is less. Reads."""
+    import psutil
+
+    whole, limit = int(psutil.virtual_memory().total), _cgroup("memory.max")
+    return whole if limit is None else min(whole, limit)
+
+
 def load() -> float:
     """The last minute's load average per core. Reads."""
     return os.getloadavg()[0] / (os.cpu_count() or 1)

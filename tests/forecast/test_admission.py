@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.adapters import admission, footprint
+from lab.adapters import admission, footprint, machine
 from lab.core.problem import Problems
 
 MIB = 1 << 20
@@ -108,6 +108,16 @@ def test_a_job_that_outgrows_its_promise_is_stopped(tmp_path: Path) -> None:
     assert keeps.returncode == 0
     assert not seen.stopped
     assert seen.peak > 0
+
+
+def test_memory_is_scarce_by_the_containers_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small container on a large machine has room while half of it is free, and none when it is full."""
+    used = {"memory.max": 100 * MIB, "memory.current": 50 * MIB}
+    monkeypatch.setattr(machine, "_cgroup", used.get)
+    assert machine.total() == 100 * MIB
+    assert not footprint.scarce()
+    used["memory.current"] = 99 * MIB
+    assert footprint.scarce()
 
 
 def test_a_reused_pid_and_a_torn_ledger_hold_nothing(tmp_path: Path) -> None:
