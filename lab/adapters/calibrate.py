@@ -71,6 +71,21 @@ def disk(folder: Path, mib: int = 256) -> float:
         path.unlink(missing_ok=True)
 
 
+def line(url: str, offline: bool, most: int = 64 * MIB, seconds: float = 4.0) -> float | None:
+    """Bytes/s from a server: a few seconds of one of its files, after the first block; None out of reach. Measures."""
+    from lab.adapters import http
+
+    try:
+        with http.open_(url, {"Range": f"bytes=0-{most - 1}"}, offline=offline, timeout=10) as answer:
+            answer.read(MIB // 4)
+            begun, got = time.perf_counter(), 0
+            while (taken := time.perf_counter() - begun) < seconds and (block := answer.read(MIB // 4)):
+                got += len(block)
+    except (http.Transient, http.Refused, Problems, *http.BROKEN):
+        return None
+    return got / taken if got >= MIB and taken else None
+
+
 def versions() -> dict[str, str]:
     """The installed engines and their versions, without importing them. Reads."""
     from importlib import metadata
@@ -122,7 +137,10 @@ def measure(
                 continue
             say(name)
             try:
-                out["engines"][name] = {**engine(name, scratch, band), "version": known[name]}
+                found = engine(name, scratch, band)
+                if rate := found.pop("quantize", None):
+                    out["quantize"] = round(rate)
+                out["engines"][name] = {**found, "version": known[name]}
             except Problems as e:
                 out.setdefault("failed", {})[name] = str(e.problems[0])
     finally:

@@ -23,6 +23,8 @@ TYPES = ("Q8_0", "F16", "Q4_K", "Q6_K", "Q3_K")
 TOKENS, PROMPT = 16, 128
 SLOW = Architecture(layers=2, width=512, ffn=1024, vocab=2048, **BASE)
 """What MLX is asked on a CPU, where its quantized products are slow."""
+PLAIN = Architecture(layers=8, width=1024, ffn=2048, vocab=2048, **{**BASE, "heads": 16, "heads_kv": 16})
+"""What is quantized: some 85 million weights."""
 
 
 Run = Callable[[Architecture, str, int], tuple[float, float]]
@@ -67,6 +69,29 @@ def _decode(lib: Any, context: Any, count: int) -> None:
     if lib.llama_decode(context, lib.llama_batch_get_one(tokens, count)):
         raise RuntimeError("llama_decode failed")
     lib.llama_synchronize(context)
+
+
+def quantizing(folder: Path) -> float:
+    """Weights per second that llama.cpp turns into Q4_K on all cores, from a random model in F16. Measures."""
+    import ctypes
+
+    import llama_cpp as lib
+
+    from lab.adapters import gguf_random
+
+    quiet = lib.llama_log_callback(lambda *_: None)
+    lib.llama_log_set(quiet, ctypes.c_void_p(0))
+    source, out = folder / "random.gguf", folder / "quantized.gguf"
+    gguf_random.write(source, PLAIN, "F16")
+    params = lib.llama_model_quantize_default_params()
+    params.ftype, params.pure, params.nthread = lib.LLAMA_FTYPE_MOSTLY_Q4_K_S, True, 0
+    begun = time.perf_counter()
+    if lib.llama_model_quantize(str(source).encode(), str(out).encode(), ctypes.byref(params)):
+        raise RuntimeError("llama_model_quantize failed")
+    taken = time.perf_counter() - begun
+    for path in (source, out):
+        path.unlink()
+    return read(PLAIN, "F16").parameters / taken
 
 
 def mlx(folder: Path) -> Run:
@@ -171,4 +196,7 @@ ENGINES: dict[str, tuple[Callable[[Path], Run], tuple[str, ...], Callable[[], Ar
 if __name__ == "__main__":
     _name, _folder, _band = sys.argv[1:4]
     _run, _types, _large = ENGINES[_name]
-    print(json.dumps(fit(_run(Path(_folder)), float(_band), _types, _large())), flush=True)
+    _found = fit(_run(Path(_folder)), float(_band), _types, _large())
+    if _name == "llama.cpp":
+        _found["quantize"] = quantizing(Path(_folder))
+    print(json.dumps(_found), flush=True)

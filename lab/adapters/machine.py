@@ -187,7 +187,7 @@ def _measured(state: Path) -> dict[str, Any]:
         found = json.loads((state / "calibration.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    names = ("bandwidth", "tflops", "network", "disk_rate")
+    names = ("bandwidth", "tflops", "network", "disk_rate", "quantize")
     rates = {n: found[n] for n in names if isinstance(found.get(n), (int, float))}
     return {**rates, "engines": dict(_engines(found.get("engines")))}
 

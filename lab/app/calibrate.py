@@ -53,10 +53,35 @@ def calibrate(lab: Lab, engines: Sequence[str] = (), say: Callable[[str], None] 
     from lab.adapters import calibrate as adapter
 
     before = calibration(lab)
-    found = adapter.measure(lab.state, list(engines) or list(adapter.versions()), say, lab.host.network)
+    if url := source(lab):
+        say("network")
+    network = (adapter.line(url, lab.offline) if url else None) or lab.host.network
+    found = adapter.measure(lab.state, list(engines) or list(adapter.versions()), say, network)
     found["engines"] = {**before.get("engines", {}), **found["engines"]}
+    if "quantize" in before:
+        found.setdefault("quantize", before["quantize"])
     put(lab.state / "calibration.json", (json.dumps(found, indent=1) + "\n").encode())
     return Calibration(found)
+
+
+def source(lab: Lab) -> str:
+    """Where the largest locked file that needs no token is fetched from; empty where none is locked. Reads."""
+    from lab.adapters import hub
+
+    found: list[tuple[int, str]] = []
+    for address, declared in lab.declarations.items():
+        declaration: Any = declared
+        if address.kind != "model" or declaration.token:
+            continue
+        at = lab.context(address)
+        asked = declaration.source(at)
+        for name, file in declaration.files(at).items():
+            url = str(file.get("url") or "")
+            if not url and asked.get("hub") and file.get("sha256"):
+                url = hub.resolve_url(hub.endpoint(asked), str(asked["hub"]), str(asked["revision"]), name)
+            if url.startswith("http"):
+                found.append((int(file.get("size") or 0), url))
+    return max(found, default=(0, ""))[1]
 
 
 def calibrated(lab: Lab) -> Calibration:

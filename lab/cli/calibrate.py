@@ -37,6 +37,12 @@ def render(c: Calibration) -> str:
     lines = [f"measured {time.strftime('%Y-%m-%d %H:%M', time.localtime(f.get('at', 0)))}"]
     lines.append(f"  memory  {f['bandwidth']:.1f} GB/s")
     lines.append(f"  hash    {f['hash_rate'] / 1e6:.0f} MB/s   disk {f['disk_rate'] / 1e6:.0f} MB/s")
+    network, quantize = f.get("network"), f.get("quantize")
+    lines.append(
+        f"  network {network / 1e6:.0f} MB/s" if network else "  network not measured: no locked file in reach"
+    )
+    if quantize:
+        lines.append(f"  llama.cpp quantizes {quantize / 1e6:.0f} million weights a second to Q4_K")
     for name, e in f.get("engines", {}).items():
         lines.append(
             f"  {name} {e['version']}: reads weights at {e['eta']:.0%} of the memory's rate, "

@@ -77,6 +77,8 @@ class Host(BaseModel):
     """Bytes of the volume the store is on: what a plan for this host may take in all."""
     disk_rate: float | None = None
     """Sequential disk rate, bytes/s."""
+    quantize: float | None = None
+    """Weights per second that llama.cpp was measured to turn into Q4_K on all cores."""
     engines: Mapping[str, Engine] = {}
     """What `lab calibrate` measured of each engine; `llama.cpp`, `mlx`."""
     os: str = ""
@@ -94,6 +96,6 @@ class Host(BaseModel):
         """This host with what was measured `here`, where that is the same machine (chip and memory). Pure."""
         if not here.engines or not self.chip or (self.chip, self.memory) != (here.chip, here.memory):
             return self
-        names = ("bandwidth", "tflops", "network", "disk_rate")
+        names = ("bandwidth", "tflops", "network", "disk_rate", "quantize")
         rates = {n: v for n in names if (v := getattr(here, n)) is not None}
         return self.model_copy(update={**rates, "engines": here.engines})

@@ -37,8 +37,11 @@ def quantizing(parameters: float, use: Use, host: Host, read: float, written: fl
             return None
         return Estimate(moving, moving * 0.5, moving * 4, "disk rate")
     kind = gguf_types.canonical(use.type)
-    if kind is None or not host.cores:
+    if kind is None or not (host.cores or host.quantize):
         return None
-    working = parameters / (RATES[gguf_types.FILE_TYPES[kind].default] * host.cores)
-    total = moving + working
-    return Estimate(total, moving * 0.3 + working * 0.4, moving * 4 + working * 2, "rule")
+    rate = RATES[gguf_types.FILE_TYPES[kind].default]
+    if host.quantize:
+        working = parameters / (host.quantize * rate / RATES["Q4_K"])
+        return Estimate(moving + working, moving * 0.3 + working * 0.6, moving * 4 + working * 1.5, "calibration")
+    working = parameters / (rate * (host.cores or 1))
+    return Estimate(moving + working, moving * 0.3 + working * 0.4, moving * 4 + working * 2, "rule")

@@ -15,12 +15,13 @@ import pytest
 
 from lab.adapters import calibrate, machine
 from lab.app import serve
-from lab.app.calibrate import calibrated, feed
+from lab.app.calibrate import calibrated, feed, source
 from lab.app.lab import Lab
 from lab.core.host import GIB, Engine, Host
-from lab.forecast import Use, catalogue, needs
+from lab.forecast import Use, catalogue, needs, work
 from tests.engines import make
 from tests.labs import TestLab
+from tests.models.servers import serving
 
 ENGINE = {"eta": 0.5, "alpha": 1e-4, "flops": 1e11, "eta_by_type": {"Q4_K": 0.4}, "flops_by_type": {}, "version": "1"}
 
@@ -51,10 +52,56 @@ def test_forecasts_use_what_was_measured() -> None:
     assert other.decode.value == pytest.approx(20e9 * 0.8 / 8.05e9, rel=0.1)
 
 
+def test_the_network_is_measured_where_the_models_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few seconds of the largest locked file tell the line's rate; offline or out of reach it is not known."""
+    repository = tmp_path / "www" / "org" / "tiny"
+    repository.mkdir(parents=True)
+    for name, size in (("config.json", 10), ("model.safetensors", 6 << 20)):
+        (repository / name).write_bytes(bytes(size))
+    with serving(tmp_path / "www") as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        lab = TestLab.make(tmp_path / "lab", {"model/x": "hub: org/tiny\n"})
+        assert lab("lock").code == 0
+        found = Lab.find(lab.root)
+        url = source(found)
+        assert url.endswith("/model.safetensors")
+        rate = calibrate.line(url, offline=False)
+        assert rate is not None
+        assert rate > 1e6
+        assert any(path_range for path_range, _ in server.gets("model.safetensors"))
+    assert calibrate.line(url, offline=False) is None
+    assert source(Lab.find(TestLab.make(tmp_path / "none").root)) == ""
+
+
+def test_a_measured_rate_of_quantizing_counts_for_every_type() -> None:
+    """Twice the rate is half the time, by the types' own ratios; without it the cores' usual rate stands."""
+    host = Host(cores=8, disk_rate=1e12)
+    usual, fast = (
+        work.quantizing(8e9, Use(type="Q6_K"), h, 16e9, 6e9)
+        for h in (host, host.model_copy(update={"quantize": 16 * work.RATES["Q4_K"]}))
+    )
+    assert usual
+    assert fast
+    assert fast.value == pytest.approx(usual.value / 2, rel=0.01)
+    assert fast.source == "calibration"
+    assert work.quantizing(8e9, Use(type="Q6_K"), Host(), 16e9, 6e9) is None
+
+
+@pytest.mark.slow
+def test_quantizing_is_measured_by_llama_cpp_itself(tmp_path: Path) -> None:
+    """A random model is quantized to Q4_K; nothing stays."""
+    pytest.importorskip("llama_cpp")
+    from lab.adapters import calibrate_engines
+
+    assert calibrate_engines.quantizing(tmp_path) > 1e6
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_machine_takes_the_measured_bandwidth(tmp_path: Path) -> None:
     """`host: auto` has no published bandwidth on linux; a calibration gives it."""
-    (tmp_path / "calibration.json").write_text('{"bandwidth": 12.5, "disk_rate": 5e8}')
+    (tmp_path / "calibration.json").write_text('{"bandwidth": 12.5, "disk_rate": 5e8, "network": 3e7, "quantize": 4e7}')
     assert machine.read(tmp_path).bandwidth == 12.5
+    assert (machine.read(tmp_path).network, machine.read(tmp_path).quantize) == (3e7, 4e7)
     assert machine.read(tmp_path).disk_rate == 5e8
 
 
