@@ -100,7 +100,7 @@ def test_never_more_memory_at_once_than_there_is(place: Place) -> None:
     place.write("conf/lab.yaml", (place.root / "conf/lab.yaml").read_text() + "defaults: [_self_, {host: small}]\n")
     text = (place.root / "conf/experiment/trial.yaml").read_text()
     place.write("conf/experiment/trial.yaml", text + "resources: {memory: 400 MB}\n")
-    declare(place, "full", "trial", trials=5, parallel=4, params={"seconds": 0.5})
+    declare(place, "full", "trial", trials=5, parallel=4, params={"seconds": 2.0})
     running = place.start("sweep", "full")
     out, _ = running.communicate(timeout=120)
     assert running.returncode == 0, out
