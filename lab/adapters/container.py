@@ -11,19 +11,24 @@ from lab.adapters.files import put
 MARK = "# lock: "
 BASE = "docker.io/mambaorg/micromamba:2.0.5"
 PYTHON = "docker.io/library/python:{version}-slim"
+_PLACES = {"$LAB_ROOT": (".", "/lab"), "$LAB_CHANNELS": ("./state/cache/channels", "/lab-channels")}
+"""Where a lock has a channel of the repository → where it is when an image is built, and in the image."""
 
 
 def text(name: str, lock: envexport.Lock, summary: dict[str, Any], platform: str) -> str:
     """The Containerfile of an env on a linux platform; its first line names the lock it is made from. Pure."""
+    channels = [c["url"] for c in lock["metadata"]["channels"]]
+    outside = "".join(f"-v {u[7:]}:{u[7:]}:ro " for u in channels if u.startswith("file:///"))
     lines = [
         f"{MARK}{summary['platforms'][platform]['digest']}",
         f"# Made by Lab from the lock of env.{name} ({platform}); build it at the repository's root:",
-        f"#   podman build --platform {_oci(platform)} -f THIS_FILE -t env-{name} .",
+        f"#   podman build --platform {_oci(platform)} {outside}-f THIS_FILE -t env-{name} .",
     ]
-    conda = envexport.explicit(lock, platform).splitlines()
+    conda = [_inside(line) for line in envexport.explicit(lock, platform).splitlines()]
     pip = envexport.requirements(lock, platform).splitlines()
     if any(line and not line.startswith(("#", "@")) for line in conda):
-        lines += [f"FROM {BASE}", "COPY <<EOF /tmp/explicit.txt", *(x for x in conda if not x.startswith("#")), "EOF"]
+        lines += [f"FROM {BASE}", *_copied(channels)]
+        lines += ["COPY <<EOF /tmp/explicit.txt", *(x for x in conda if not x.startswith("#")), "EOF"]
         lines.append("RUN micromamba install -y -n base -f /tmp/explicit.txt && micromamba clean -ay")
         installer = "/opt/conda/bin/python -m pip"
         path = "/opt/conda/bin"
@@ -36,6 +41,19 @@ def text(name: str, lock: envexport.Lock, summary: dict[str, Any], platform: str
         lines.append(f"RUN {installer} install --no-cache-dir --no-deps --require-hashes -r /tmp/requirements.txt")
     lines += ["ENV PYTHONNOUSERSITE=1", f"ENV PATH={path}:$PATH"]
     return "\n".join(lines) + "\n"
+
+
+def _inside(text: str) -> str:
+    """A URL of a channel of the repository, as it is read in the image. Pure."""
+    for place, (_, there) in _PLACES.items():
+        text = text.replace(place, there)
+    return text
+
+
+def _copied(channels: list[str]) -> list[str]:
+    """The lines that bring the channels of the repository into the image. Pure."""
+    found = [(url.partition(place), *of) for url in channels for place, of in _PLACES.items() if place in url]
+    return [f"COPY {here}{rest} {there}{rest}" for (_, _, rest), here, there in found]
 
 
 def _oci(platform: str) -> str:

@@ -21,6 +21,7 @@ from lab.core.steps_envs import InstallEnv, LockEnv
 
 SHORT = f"{sys.version_info.major}.{sys.version_info.minor}"
 FULL = "{}.{}.{}".format(*sys.version_info[:3])
+_CLOSED = "include-system-site-packages = false"
 CP = f"cp{SHORT.replace('.', '')}"
 
 
@@ -81,7 +82,7 @@ def python_package(channel: Path) -> None:
         f"bin/python{SHORT}": exe,
         "bin/python3": f"python{SHORT}",
         "bin/python": f"python{SHORT}",
-        "pyvenv.cfg": f"home = {os.path.dirname(exe)}\nversion = {FULL}\n".encode(),
+        "pyvenv.cfg": f"home = {os.path.dirname(exe)}\n{_CLOSED}\nversion = {FULL}\n".encode(),
         f"lib/python{SHORT}/site-packages/README.txt": b"site-packages of a thin python\n",
     }
     abi = [f"python_abi {SHORT}.* *_{CP}"]

@@ -116,11 +116,15 @@ def test_contradicting_envs_live_side_by_side(tmp_path: Path, built: Path) -> No
     try:
         said = [run(s.link, ["labhello"]).text.split()[1] for s in steps]
         found = [run(s.link, ["python", "-c", "import decoy"]) for s in steps]
+        paths = [run(s.link, ["python", "-c", "import sys; print(*sys.path, sep='\\n')"]).text for s in steps]
     finally:
         os.environ.clear()
         os.environ.update(before)
     assert said == ["1.0.0", "1.1.0", "2.0.0"]
     assert all(d.returncode == 1 and "No module named 'decoy'" in d.text for d in found)
+    for step, text in zip(steps, paths, strict=True):
+        sites = [p for p in text.split() if p.endswith("-packages")]
+        assert sites == [f"{os.path.realpath(step.link)}/lib/python{SHORT}/site-packages"]
     assert "PYTHONPATH" not in closed.environment(steps[0].link)
 
 

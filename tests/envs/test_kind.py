@@ -276,6 +276,7 @@ def test_a_containerfile_follows_the_lock(tmp_path: Path, built: Path) -> None:
     digest = Lab.find(tmp_path).context("env.one").lock["platforms"]["linux-64"]["digest"]  # type: ignore[index]
     assert body.startswith(f"# lock: {digest}\n")
     assert f"{built.as_uri()}/noarch/labhello-1.1.0-0.tar.bz2#" in body
+    assert f" -v {built}:{built}:ro -f THIS_FILE" in body
     assert "RUN micromamba install" in body
     assert done(lab) == []
     path.write_text("FROM scratch\n")
@@ -285,6 +286,22 @@ def test_a_containerfile_follows_the_lock(tmp_path: Path, built: Path) -> None:
     (tmp_path / "conf" / "env" / "one.yaml").unlink()
     done(lab)
     assert not path.exists()
+
+
+def test_a_channel_of_the_repository_is_brought_into_the_image(tmp_path: Path, built: Path) -> None:
+    """The Containerfile names no place of this machine, copies the channel in, and reads it where it was copied to."""
+    shutil.copytree(built, tmp_path / "channel")
+    lab = lab_at(tmp_path, one=ONE + "container: one.Containerfile\n")
+    lock(lab)
+    done(lab)
+    lines = (tmp_path / "one.Containerfile").read_text().splitlines()
+    assert "COPY ./channel /lab/channel" in lines
+    archives = [x.partition("#")[0] for x in lines if x.startswith("file://")]
+    assert archives
+    for url in archives:
+        assert url.startswith("file:///lab/channel/")
+        assert (tmp_path / url.removeprefix("file:///lab/")).is_file()
+    assert str(tmp_path) not in "\n".join(lines)
 
 
 @pytest.mark.slow
