@@ -69,8 +69,13 @@ def signed(approval: Mapping[str, Any] | None) -> str:
     return f"{approval['by']} ({approval['role']})" if approval else ""
 
 
-def complaints(rule: Facts, approvers: Mapping[str, Sequence[str]], made: str) -> Iterator[tuple[str, str, str]]:
-    """Why this version may not go to production: summary, field, what to do. `made` is its content, if known. Pure."""
+def complaints(
+    rule: Facts, approvers: Mapping[str, Sequence[str]], made: str, manual: bool
+) -> Iterator[tuple[str, str, str]]:
+    """Why this version may not stand there: summary, field, what to do. `made` is its content, if known. Pure."""
+    if manual and rule["stage"]:
+        do = "use `when: missing`, or leave `stage` out"
+        yield "a stage is set by `lab apply`, which leaves a manual experiment alone", "register", do
     if rule["stage"] != "production":
         return
     name, roles, approval = rule["name"], " or ".join(sorted(approvers)), rule["approved"]

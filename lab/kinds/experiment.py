@@ -244,7 +244,7 @@ class Experiment(Declaration):
         if self.register_:
             rule = self.rule(context)
             made = given.made(context.text, context.state, context.address.name, rule["output"])
-            yield from registering.complaints(rule, context.lab.get("approvers") or {}, made)
+            yield from registering.complaints(rule, context.lab.get("approvers") or {}, made, self.when == "manual")
         yield from given.patterns(self.patterns)
 
     def words(self) -> tuple[str, ...]:
