@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from lab.adapters import conda as rattler
 from lab.adapters import envlock, envs, uv
 from lab.adapters.channel import index, package
 from lab.core.steps_envs import LockEnv
@@ -121,9 +122,7 @@ def one(home):
     envs.install(step_for(home), Stage(home))
 before = sum(os.times()[:4])
 walls = [timed(lambda: one(Path(home))) for home in sys.argv[2:]]
-for idle in conda._idle.values():
-    while idle:
-        idle.pop().close()
+conda.rest()
 print(json.dumps([walls, sum(os.times()[:4]) - before]))
 """
 
@@ -181,6 +180,7 @@ def pip(root: Path, run: int) -> Pair:
     def ours() -> None:
         envlock.lock(LockEnv("one", asked), stage)
         envs.install(step_for(home), stage)
+        rattler.rest()
 
     if run % 2:
         return spent(ours), spent(direct)
