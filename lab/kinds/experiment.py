@@ -391,7 +391,8 @@ class Experiment(Declaration):
 
     def forecast(self, change: Change, context: Context) -> Forecast:
         """Its last run tells its time and memory."""
-        seconds = (context.recorded(context.address) or {}).get("seconds")
+        again = change.action is not Action.UPDATE
+        seconds = (context.recorded(context.address) or {}).get("seconds") if again else None
         memory = self.memory()
         return Forecast(
             seconds=Estimate.within(float(seconds), 0.5, "its last run") if seconds else None,
