@@ -198,7 +198,7 @@ def explained(fault: dict[str, Any]) -> Problems:
         return problem(
             f"{fault['package']} is gone from its channel",
             why=f"{fault['url']} is not there",
-            do="restore the channel, install from a bundle, or lock again",
+            do="restore the channel, or lock again; a `lab bundle` made while it was there holds it for `lab rebuild`",
         )
     if kind == "install":
         return problem(

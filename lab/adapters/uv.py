@@ -243,7 +243,9 @@ def install(
             raise problem("a Python package is not the one that was locked", why=text,
                           do="if the index really replaced it, lock again and review what moved")  # fmt: skip
         if "network was disabled" in text or "error sending request" in text or "Failed to fetch" in text:
-            raise problem("a Python package cannot be fetched", why=text, do="check the network, or use a bundle")
+            raise problem("a Python package cannot be fetched", why=text,
+                          do="check the network; `lab bundle` where it is installed makes one for `lab rebuild`, "
+                             "which needs none")  # fmt: skip
         raise problem("the Python packages cannot be installed", why=text, do="check the disk and the lock")
 
 
