@@ -1,12 +1,13 @@
 """The child of a calibration: an engine loads small meaningless models, generates and reads a prompt; prints JSON.
 
-Two shapes tell two things apart: a thin deep one what a layer costs whatever its size (`alpha`), a wide one what share
-of the memory's bandwidth weights are read at (`eta`, per type), and how many operations a prompt reaches (`flops`).
+Two shapes tell two things apart: a deep one what a layer costs whatever its size (`alpha`), a wide one what share of
+the memory's bandwidth weights are read at (`eta`, per type), and how many operations a prompt reaches (`flops`).
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +18,9 @@ from lab.forecast import Architecture
 from lab.forecast.reads import Reads, weights_read
 
 BASE: dict[str, Any] = {"family": "llama", "heads": 8, "heads_kv": 8, "head_dim": 64, "tied": False, "context": 1024}
+DEEP = Architecture(layers=16, width=768, ffn=1536, vocab=256, **{**BASE, "heads": 12, "heads_kv": 12})
 THIN = Architecture(layers=24, width=128, ffn=256, vocab=256, **{**BASE, "heads": 2, "heads_kv": 2})
+"""The deep shape for MLX on a CPU."""
 WIDE = Architecture(layers=4, width=1024, ffn=4096, vocab=8192, **{**BASE, "heads": 16, "heads_kv": 16})
 TYPES = ("Q8_0", "F16", "Q4_K", "Q6_K", "Q3_K")
 TOKENS, PROMPT = 16, 128
@@ -139,31 +142,29 @@ def _times(step: Any, prompt: int, tokens: int = TOKENS) -> tuple[float, float]:
     return min(taken), per_prompt  # the best: what else runs here is no part of the machine
 
 
-def fit(run: Run, band: float, types: tuple[str, ...], large: Architecture) -> dict[str, Any]:
-    """What an engine reaches, from its times on two shapes; `band` is the memory's rate in GB/s. Measures."""
+def fit(run: Run, band: float, types: tuple[str, ...], deep: Architecture, wide: Architecture) -> dict[str, Any]:
+    """What an engine reaches, from its times on two shapes in each type; `band` is the memory's rate in GB/s. Measures.
+
+    A layer's cost is the median of what the types say, as one measurement of a shared machine may be far off.
+    """
     main = types[0]
-    thin, _ = run(THIN, main, 0)
-    alpha = 0.0
+    seen = {kind: (run(deep, kind, 0)[0], *run(wide, kind, PROMPT)) for kind in types}
+    alpha = statistics.median(_layer(kind, deep, one, wide, two) for kind, (one, two, _) in seen.items())
     eta: dict[str, float] = {}
     flops: dict[str, float] = {}
-    for kind in types:
-        per_token, per_prompt = run(large, kind, PROMPT)
-        wide, small = read(large, kind), read(THIN, kind)
-        if kind == main:
-            # Two equations: t = bytes/rate + alpha·layers, for the thin model and for the wide one.
-            rate = _rate(thin, small.dense, THIN, per_token, wide.dense, large)
-            alpha = max(0.0, (thin - small.dense / rate) / (THIN.layers or 1))
-        eta[kind] = wide.dense / max(1e-9, per_token - alpha * (large.layers or 1)) / (band * 1e9)
-        output = (large.vocab or 0) * (large.width or 0)
-        flops[kind] = 2 * (wide.parameters - output) / max(1e-9, per_prompt)
+    output = (wide.vocab or 0) * (wide.width or 0)
+    for kind, (_, per_token, per_prompt) in seen.items():
+        reads = read(wide, kind)
+        reading = max(per_token - alpha * (wide.layers or 1), per_token / 4)
+        eta[kind] = reads.dense / reading / (band * 1e9)
+        flops[kind] = 2 * (reads.parameters - output) / max(1e-9, per_prompt)
     return {"eta": eta[main], "alpha": alpha, "flops": flops[main], "eta_by_type": eta, "flops_by_type": flops}
 
 
-def _rate(t1: float, b1: float, one: Architecture, t2: float, b2: float, two: Architecture) -> float:
-    n1, n2 = one.layers or 1, two.layers or 1
-    above = b2 * n1 - b1 * n2
-    below = t2 * n1 - t1 * n2
-    return above / below if below > 0 else b2 / t2
+def _layer(kind: str, deep: Architecture, t1: float, wide: Architecture, t2: float) -> float:
+    """Seconds a layer costs beside reading it: two equations, t = bytes/rate + alpha·layers, solved for alpha."""
+    b1, b2, n1, n2 = read(deep, kind).dense, read(wide, kind).dense, deep.layers or 1, wide.layers or 1
+    return max(0.0, (t1 * b2 - t2 * b1) / (n1 * b2 - n2 * b1))
 
 
 def read(arch: Architecture, kind: str) -> Reads:
@@ -181,22 +182,23 @@ def read(arch: Architecture, kind: str) -> Reads:
     return found
 
 
-def _mlx_shape() -> Architecture:
+def _mlx_shapes() -> tuple[Architecture, Architecture]:
     import mlx.core as mx
 
-    return WIDE if mx.metal.is_available() else SLOW
+    return (DEEP, WIDE) if mx.metal.is_available() else (THIN, SLOW)
 
 
-ENGINES: dict[str, tuple[Callable[[Path], Run], tuple[str, ...], Callable[[], Architecture]]] = {
-    "llama.cpp": (llama_cpp, TYPES, lambda: WIDE),
-    "mlx": (mlx, ("4", "8", "F16"), _mlx_shape),
+Shapes = Callable[[], tuple[Architecture, Architecture]]
+ENGINES: dict[str, tuple[Callable[[Path], Run], tuple[str, ...], Shapes]] = {
+    "llama.cpp": (llama_cpp, TYPES, lambda: (DEEP, WIDE)),
+    "mlx": (mlx, ("4", "8", "F16"), _mlx_shapes),
 }
-"""How each engine is measured: the way to run it, the types it is asked for, the large shape."""
+"""How each engine is measured: the way to run it, the types it is asked for, the deep and the wide shape."""
 
 if __name__ == "__main__":
     _name, _folder, _band = sys.argv[1:4]
-    _run, _types, _large = ENGINES[_name]
-    _found = fit(_run(Path(_folder)), float(_band), _types, _large())
+    _run, _types, _shapes = ENGINES[_name]
+    _found = fit(_run(Path(_folder)), float(_band), _types, *_shapes())
     if _name == "llama.cpp":
         _found["quantize"] = quantizing(Path(_folder))
     print(json.dumps(_found), flush=True)
