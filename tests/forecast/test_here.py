@@ -1,7 +1,7 @@
 """What is forecast after a calibration is what llama.cpp then reaches on this machine.
 
-Proves: issue 7, here for real: eight models × four types, calibrated tokens/s ≤ 15 %. Their memory is in `test_llamacpp.py`,
-`test_mlx.py` and `test_resident.py`.
+Proves: issue 7, here for real: eight models × four types, calibrated tokens/s ≤ 15 %.
+Their memory is in `test_llamacpp.py`, `test_mlx.py` and `test_resident.py`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def errors(folder: Path) -> list[float]:
 
 
 def test_calibrated_tokens_per_second_are_what_llama_cpp_reaches(tmp_path: Path) -> None:
-    """Mean error at most 15 % over 32 models, where the machine is idle, as for `lab calibrate`; one of three counts."""
+    """Mean error at most 15 % over 32 models, where the machine is idle; the best of three counts."""
     if machine.load() > IDLE:
         pytest.skip("other programs use the machine: what is measured now says nothing of it")
     means = []
