@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from lab.adapters.repository import Tool, last, present
 from lab.core.problem import Problems, problem
+
+_SKELETON = frozenset({"config", "data", "index", "keys", "locks", "snapshots"})
+"""What an `init` makes."""
 
 
 class _Snapshot(BaseModel):
@@ -43,6 +48,8 @@ class Repository(Tool):
             self.run("cat", "config")
             return False
         if self.local:
+            if self._begun():
+                return self.init()
             self.empty()
         try:
             self.run("init")
@@ -51,6 +58,25 @@ class Repository(Tool):
                 raise
             self.run("cat", "config")
             return False
+        return True
+
+    def _begun(self) -> bool:
+        """Whether an `init` that nobody waits for was found here: it has finished by now, or what it left is gone.
+
+        restic writes its config last: without one and without data, nothing was ever saved there.
+        """
+        place = Path(self.repo)
+        if not (place / "keys").is_dir() or {p.name for p in place.iterdir()} - _SKELETON:
+            return False
+        until = time.monotonic() + 30
+        while not (place / "config").exists():
+            self.check_stop()
+            if any(p.is_file() for name in _SKELETON - {"config", "keys"} for p in (place / name).rglob("*")):
+                return False
+            if time.monotonic() > until:
+                shutil.rmtree(place)
+                break
+            time.sleep(0.2)
         return True
 
     def backup(

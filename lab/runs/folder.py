@@ -149,6 +149,18 @@ def put(path: Path, text: str, *, durable: bool = True) -> None:
             temporary.unlink()
 
 
+def tidy(folder: Path) -> None:
+    """What `put` had begun there in processes that are no more is gone."""
+    for path in folder.glob(".*.lab-tmp"):
+        pid = path.name.split(".")[-3]
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            path.unlink(missing_ok=True)
+        except (ValueError, PermissionError):
+            pass
+
+
 def boot() -> str:
     """An identity of this start of the machine: process ids mean nothing in another."""
     with contextlib.suppress(OSError):

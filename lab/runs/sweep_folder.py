@@ -20,7 +20,7 @@ from typing import Any
 
 from lab.core.facts import digest
 from lab.core.problem import problem
-from lab.runs.folder import RunFolder, put
+from lab.runs.folder import RunFolder, put, tidy
 
 
 def study(state: Path, name: str) -> Path:
@@ -65,6 +65,7 @@ def coordinated(folder: Path) -> Iterator[None]:
         since = time.strftime("%H:%M:%S")
         f.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
         f.flush()
+        tidy(folder)
         yield
 
 

@@ -7,7 +7,10 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import sqlite3
+import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,24 +51,26 @@ class Deed:
     before: Mapping[str, str]
     after: Mapping[str, str]
     verb: tuple[str, ...] = ("apply", "--yes", "--json-events")
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 class Campaign:
     """Repeats one deed from the same start, each time with another fault."""
 
-    def __init__(self, tmp: Path, deed: Deed, zygote: Zygote, *, broken: str = "") -> None:
+    def __init__(self, tmp: Path, deed: Deed, zygote: Zygote, *, broken: str = "", within: bool = False) -> None:
         self.lab = TestLab(tmp / "lab")
-        self.deed, self.zygote, self.broken = deed, zygote, broken
+        self.deed, self.zygote, self.broken, self.within = deed, zygote, broken, within
         self.dropped = {n.replace("/", ".") for n in deed.before if n not in deed.after}
         self.base, self.log = tmp / "base", tmp / "log"
         self._declare(deed.before)
         if deed.before:
-            assert self.lab("apply", "--yes").code == 0
+            made = self.lab.run("apply", "--yes", env=deed.env)
+            assert made.code == 0, made
         self._declare(deed.after)
         shutil.copytree(self.lab.root, self.base, symlinks=True)
         whole = self.strike(0)
         assert whole.code == 0, whole
-        lines = hook.read(str(self.log))
+        lines = self._log()
         self.lines = {x["n"]: x for x in lines if "n" in x}
         self.boundaries = len(self.lines)
         self.report = Report(deed.name, self.boundaries)
@@ -82,6 +87,10 @@ class Campaign:
         """The boundaries; with a stride only some of them, the last always (the others are other runs' business)."""
         yield from range(self.boundaries, 0, -stride)
 
+    def classes(self) -> Iterator[int]:
+        """The first boundary of each sort: what is done, and where."""
+        yield from {x["site"]: n for n, x in reversed(self.lines.items())}.values()
+
     def line(self, at: int) -> dict[str, Any]:
         """What the undisturbed deed does at a boundary."""
         return self.lines[at]
@@ -89,15 +98,30 @@ class Campaign:
     def strike(self, at: int, how: str = "kill", *, lasting: bool = False) -> Ran:
         """The deed from its start, with a fault at what the undisturbed deed does at a boundary; 0 is none."""
         line = self.lines[at] if at else {"nth": 0, "site": ""}
+        self._settled()
         shutil.rmtree(self.lab.root)
         shutil.copytree(self.base, self.lab.root, symlinks=True)
-        return self._again(
-            Fault(str(self.lab.root), str(self.log), line["nth"], line["site"], how, lasting), broken=self.broken
-        )
+        fault = Fault(str(self.lab.root), str(self.log), line["nth"], line["site"], how, lasting, within=self.within)
+        return self._again(fault, broken=self.broken)
 
     def _again(self, fault: Fault, broken: str = "") -> Ran:
-        self.log.unlink(missing_ok=True)
-        return self.zygote.run("-C", str(self.lab.root), *self.deed.verb, fault=fault, broken=broken)
+        for log in (self.log, Path(f"{self.log}.child")):
+            log.unlink(missing_ok=True)
+        words = ("-C", str(self.lab.root), *self.deed.verb)
+        return self.zygote.run(*words, fault=fault, env=self.deed.env, broken=broken)
+
+    def _log(self) -> list[dict[str, Any]]:
+        return hook.read(f"{self.log}.child" if self.within else str(self.log))
+
+    def _settled(self) -> list[str]:
+        """What the deed started has ended; what has not within a minute is told, and ended."""
+        until = time.monotonic() + 60
+        while (left := living(self.lab.root)) and time.monotonic() < until:
+            time.sleep(0.05)
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return [f"still running: {' '.join(words)[:200]}" for words in left.values()]
 
     def kill(self, at: int, how: str = "kill", *, destroy: bool = False) -> None:
         """Killed at a boundary: counted, and what was lost noted."""
@@ -114,6 +138,9 @@ class Campaign:
     def fail(self, at: int, how: str, *, lasting: bool = False) -> None:
         """An effect failed: it is told plainly, and the next apply completes."""
         ran = self.strike(at, how, lasting=lasting)
+        if not any("struck" in x for x in self._log()):
+            self.report.missed += 1
+            return
         self.report.injected += 1
         where = f"{how}{' lasting' * lasting} at {at} ({self.lines[at]['site']})"
         lost = [] if ran.code in (0, 1) else [f"it exited with {ran.code}"]
@@ -165,6 +192,7 @@ class Campaign:
             plan = self.lab("plan")
             if "No changes" not in plan.out:
                 lost.append(f"the plan after it is not empty: {plan.out} {plan.err}")
+        lost += self._settled()
         verify = self.lab("verify")
         if verify.code:
             lost.append(f"verify found: {verify.out} {verify.err}")
@@ -189,6 +217,17 @@ class Campaign:
         gone = {a for (a,) in _rows(self.base / "state/ledger.sqlite", "SELECT address FROM resource")} - now
         steps = _rows(ledger, "SELECT address, text FROM journal WHERE state = 'done'")
         return {a for (a,) in rows} | gone, {(a, t) for a, t in steps}
+
+
+def living(root: Path) -> dict[int, list[str]]:
+    """Processes whose words name the lab: pid → words."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = os.fsdecode((folder / "cmdline").read_bytes()).split("\0")
+            if any(str(root) in w for w in words):
+                found[int(folder.name)] = words
+    return found
 
 
 def told_done(ran: Ran) -> set[str]:
@@ -234,7 +273,23 @@ def _rows(path: Path, query: str) -> list[tuple[str, ...]]:
 
 def world(root: Path) -> dict[str, str]:
     """Everything Lab put there but blobs, stamps and its own state: path → what it is; temporaries anywhere."""
-    return dict(_world(root))
+    return dict([*_world(root), *_kept(root)])
+
+
+def _kept(root: Path) -> Iterator[tuple[str, str]]:
+    """What other kinds keep below `state/`, whose names and contents differ from run to run: its sort and how many."""
+    found = Counter(
+        f"state/{name}/{hook.RANDOM.sub('*', path.name)}"
+        for name in ("experiments", "sweeps", "frameworks", "maintenance", "outputs", "envs", "envs/.made/*")
+        for path in root.glob(f"state/{name}/*")
+        if not path.name.startswith((".", "study"))
+    )
+    for result in root.glob("state/runs/*"):
+        whole = result / "result.json"
+        state = json.loads(whole.read_text())["state"] if whole.exists() else "without an end"
+        if state in ("finished", "without an end"):
+            found[f"state/runs {state} {hook.RANDOM.sub('*', result.name)}"] += 1
+    yield from ((name, f"{n} of it") for name, n in found.items())
 
 
 def _world(root: Path) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import labs
+from tests.faults.campaign import Deed
 from tests.faults.zygote import Zygote
+from tests.labs import TestLab
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +35,25 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows.mkdir()
     (rows / "train.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
     return folder
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Deed]:
+    """What interrupts each heavier kind: a model of random weights, a local wheel and its lock are made once."""
+    from tests.engines import make
+    from tests.envs.test_lock import wheel
+
+    top = tmp_path_factory.mktemp("bench")
+    make.model(top / "tiny")
+    (top / "wheels").mkdir()
+    wheel(top / "wheels", "pinned_one", "1.0", "")
+    env = {"UV_FIND_LINKS": f"{top}/wheels", "UV_NO_INDEX": "1", "UV_CACHE_DIR": f"{top}/uv"}
+    env |= {"LAB_FAULTS_WORD": "correct horse", "RESTIC_CACHE_DIR": f"{top}/restic"}
+    found = labs.heavy(top, "", env)
+    lab = TestLab.make(top / "lab", {"env/one": found["env"].after["env/one"]})
+    locked = lab.run("lock", env=env)
+    assert locked.code == 0, locked
+    return labs.heavy(top, (lab.root / "conf/lock/env/one.yaml").read_text(), env)
 
 
 @pytest.fixture

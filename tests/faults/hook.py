@@ -15,6 +15,8 @@ import os
 import re
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections import Counter as Tally
 from collections.abc import Callable
@@ -31,7 +33,7 @@ _SQL = {
 }
 
 
-_RANDOM = re.compile(r"(?<![0-9a-f])(?:[0-9a-f]{6,12}|[0-9]{2,})(?![0-9a-f])")
+RANDOM = re.compile(r"(?<![0-9a-f])(?:[0-9a-f]{4,12}|[0-9]{2,})(?![0-9a-f])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,14 @@ class Fault:
     site: str = ""
     """What is aimed at, as `Counter.site` names it: threads take turns as they like, what they do stays the same."""
     how: str = "kill"
-    """`kill`, `tear` (half a write, then a kill), `short` (half a write, then ENOSPC), or a name of `errno`."""
+    """`kill`, `tear` (half a write, then a kill), `short` (half a write, then ENOSPC), `child` (a started process is
+    killed), or a name of `errno`."""
     lasting: bool = False
     """Whether every effect of the same sort fails from there on."""
     raising: bool = False
     """Whether a kill is an exception instead, for use in the test's own process."""
+    within: bool = False
+    """Whether it strikes in a Python child of the process, by the child's own count, and not in the process."""
 
     @classmethod
     def from_json(cls, text: str) -> Fault:
@@ -94,7 +99,7 @@ class Counter:
 
     def site(self, name: str, where: str, what: str) -> str:
         """What happens and where, the same in every run: random names, processes and times in it are stars."""
-        return _RANDOM.sub("*", f"{name} {where.removeprefix(self.fault.below)} {what}".strip())
+        return RANDOM.sub("*", f"{name} {where} {what}".replace(self.fault.below, "").strip())
 
     def boundary(
         self,
@@ -138,7 +143,11 @@ class Counter:
                 self.dead = True
                 raise Killed
             os.kill(os.getpid(), signal.SIGKILL)
-        if name in ("step", "stepped"):
+        if fault.how == "child":
+            if half:
+                half()
+            return
+        if name in ("step", "stepped", "spawn", "spawned"):
             return
         code = errno.ENOSPC if fault.how == "short" else getattr(errno, fault.how)
         if fault.how == "short" and half:
@@ -227,7 +236,9 @@ def install(fault: Fault) -> Callable[[], None]:
     put(builtins, "open", opener(builtins.open))
     put(io, "open", opener(io.open))
     _sqlite(counter, put)
-    _steps(counter, put)
+    _children(counter, put)
+    if "lab.adapters" in sys.modules:
+        _steps(counter, put)
     return lambda: [back() for back in reversed(undo)] and None
 
 
@@ -265,6 +276,18 @@ def _sqlite(counter: Counter, put: Callable[[Any, str, Any], None]) -> None:
         return old(path, *args, **{**kw, "factory": Connection})
 
     put(sqlite3, "connect", connect)
+
+
+def _children(counter: Counter, put: Callable[[Any, str, Any], None]) -> None:
+    class Popen(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, args: Any, *rest: Any, **kw: Any) -> None:
+            words = args.split() if isinstance(args, str) else [os.fsdecode(a) for a in args]
+            what = " ".join(w.rpartition("/")[2][:40] for w in words[:4] if "\n" not in w)
+            counter.boundary("spawn", counter.fault.below, what=what)
+            super().__init__(args, *rest, **kw)
+            counter.boundary("spawned", counter.fault.below, self.kill, what=what)
+
+    put(subprocess, "Popen", Popen)
 
 
 def _steps(counter: Counter, put: Callable[[Any, str, Any], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.faults.campaign import Deed
@@ -38,3 +39,30 @@ def deeds(source: Path | None = None) -> dict[str, Deed]:
         "change": Deed("change", files(source), changed(source)),
         "destroy": Deed("destroy", files(source), files(source), ("destroy", "--all", "--yes", "--json-events")),
     }
+
+
+def heavy(bench: Path, lock: str, env: Mapping[str, str]) -> dict[str, Deed]:
+    """A real resource of each heavier kind, made where what it needs is there: kind → deed.
+
+    `bench` holds a model of random weights; `lock` is the lock of an env of one local wheel.
+    """
+    model = {"model/tiny": f"path: {bench}/tiny\nplace: copy\n"}
+    used = {
+        "lock/env/one": lock,
+        "env/one": "python: host\nlock: pins\npip: [pinned-one]\ncommands: [\"python -c 'import pinned_one'\"]\n",
+    }
+    run = {
+        "experiment/words": "command: 'echo loss={x}; echo words > {outputs.words}'\nparams: {x: 0.5}\n"
+        "metrics: [loss]\npatterns: {loss: 'loss=(.+)'}\noutputs: {words: words.txt}\n"
+    }
+    space = "experiment: words\nspace: {x: {low: 0.0, high: 1.0}}\nobjective: loss\nsampler: random\n"
+    made: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+        "quantization": (model, {"quantization/q": "of: tiny\nformat: gguf\ntype: Q4_0\n"}),
+        "env": ({}, used),
+        "framework": (used, {"framework/one": "env: one\nsmoke: \"python -c 'import pinned_one'\"\n"}),
+        "experiment": ({}, run),
+        "sweep": (run, {"sweep/two": f"{space}trials: 2\n"}),
+        "backup": ({}, {"backup/b": "repo: ROOT/repo\npassword: env:LAB_FAULTS_WORD\npaths: [ROOT/conf]\n"}),
+        "maintenance": ({}, {"maintenance/host": "tasks: {review docs: quarterly}\n"}),
+    }
+    return {kind: Deed(kind, needs, {**needs, **new}, env=env) for kind, (needs, new) in made.items()}
