@@ -10,6 +10,7 @@ from lab.adapters.optuna_storage import open_storage, problem_types, quiet, show
 from lab.adapters.optuna_study import ended
 from lab.adapters.secrets import resolve
 from lab.core.problem import Problems, problem
+from lab.core.space import taken
 from lab.runs.folder import RunFolder
 from lab.runs.sweep_ports import Ended
 
@@ -36,7 +37,7 @@ def trials(study: Any) -> tuple[list[Ended], list[tuple[int, Mapping[str, Any]]]
     """Trials that have ended, and numbers and parameters of those that have not."""
     every = study.get_trials(deepcopy=False)
     done = [ended(t) for t in every if t.state.is_finished()]
-    return done, [(t.number, dict(t.params)) for t in every if not t.state.is_finished()]
+    return done, [(t.number, {n: taken(v) for n, v in t.params.items()}) for t in every if not t.state.is_finished()]
 
 
 def importance(study: Any, metrics: Sequence[str], how: str = "ped_anova") -> dict[str, dict[str, float]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lab.adapters.optuna_storage import quiet
 from lab.core.problem import did_you_mean, problem
-from lab.core.space import Space
+from lab.core.space import Space, kept
 from lab.core.sweeping import PRUNERS, SAMPLERS
 
 
@@ -24,7 +24,7 @@ def sampler(spec: Mapping[str, Any], space: Space, seed: int, begun: int) -> Any
         seed = (seed * 1_000_003 + begun) % 2**32
     _need(name)
     if name == "grid":
-        return _grid(optuna)({d.name: list(d.values()) for d in space.dimensions}, seed)
+        return _grid(optuna)({d.name: [kept(v) for v in d.values()] for d in space.dimensions}, seed)
     if name == "brute_force":
         return _brute(optuna)(seed=seed, **_options(name, optuna.samplers.BruteForceSampler, options))
     cls = getattr(optuna.samplers, known)

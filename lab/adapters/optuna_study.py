@@ -10,7 +10,7 @@ from typing import Any
 from lab.adapters.optuna_samplers import pruner, sampler
 from lab.adapters.optuna_storage import quiet
 from lab.core.problem import problem
-from lab.core.space import Dimension, Space
+from lab.core.space import Dimension, Space, kept, taken
 from lab.core.steps_sweeps import Search
 from lab.runs.sweep_ports import Ended, Proposed
 
@@ -120,7 +120,7 @@ class OptunaStudy:
     # --- Optuna's own ---------------------------------------------------------------------------------------------
 
     def _draw(self, trial: Any) -> dict[str, Any]:
-        return self.space.draw(lambda d: trial._suggest(d.name, self.distributions[d.name]))
+        return self.space.draw(lambda d: taken(trial._suggest(d.name, self.distributions[d.name])))
 
     def _trial(self, number: int) -> Any:
         if number not in self._trials:
@@ -133,7 +133,7 @@ def distribution(d: Dimension) -> Any:
     """The Optuna distribution of a dimension."""
     found = quiet().distributions
     if d.type == "choice":
-        return found.CategoricalDistribution(list(d.choices))
+        return found.CategoricalDistribution([kept(v) for v in d.choices])
     if d.type == "int":
         return found.IntDistribution(int(d.low), int(d.high), log=d.log, step=int(d.step or 1))
     return found.FloatDistribution(float(d.low), float(d.high), log=d.log, step=d.step)
@@ -147,7 +147,7 @@ def ended(frozen: Any) -> Ended:
     return Ended(
         frozen.number,
         "infeasible" if notes.get("infeasible") else state,
-        dict(frozen.params),
+        {name: taken(value) for name, value in frozen.params.items()},
         tuple(frozen.values or ()) if state == "complete" else (),
         notes,
         all(v <= 0 for v in rules),

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 from lab.core.problem import did_you_mean
 
-Scalar = str | int | float | bool | None
+Scalar = str | int | float | bool | None | list[Any]
+"""A value to try; of lists, those of such values."""
+LISTED = "json:"
+"""Begins the text by which a study remembers a list."""
 _KEYS = ("low", "high", "step", "log", "type", "choice", "when")
 
 
@@ -120,12 +124,8 @@ def _choice(name: str, values: Any, when: Mapping[str, tuple[Scalar, ...]]) -> D
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         raise ValueError(f"{name}: list its values: [a, b]")
     for v in values:
-        if not (v is None or isinstance(v, (str, int, float, bool))):
-            raise ValueError(
-                f"{name}: a choice among lists or mappings cannot be stored; name them, and choose the name"
-            )
-        if isinstance(v, float) and not math.isfinite(v):
-            raise ValueError(f"{name}: {v} is no value to try")
+        _triable(name, v)
+    values = [_listed(v) for v in values]
     seen: list[Scalar] = []
     for v in values:
         if v in seen:
@@ -136,10 +136,38 @@ def _choice(name: str, values: Any, when: Mapping[str, tuple[Scalar, ...]]) -> D
     return Dimension(name, "choice", choices=tuple(values), when=when)
 
 
+def _triable(name: str, value: Any) -> None:
+    if isinstance(value, (list, tuple)):
+        for inner in value:
+            _triable(name, inner)
+    elif not (value is None or isinstance(value, (str, int, float, bool))):
+        raise ValueError(f"{name}: a choice among mappings is none of whole values: choose among lists, or names")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name}: {value} is no value to try")
+    elif isinstance(value, str) and value.startswith(LISTED):
+        raise ValueError(f"{name}: a text that begins with {LISTED} stands for a list in a study")
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def kept(value: Scalar) -> str | int | float | bool | None:
+    """A value as a study keeps it: a list as text, since its storages hold plain values alone. Pure."""
+    return LISTED + json.dumps(value) if isinstance(value, list) else value
+
+
+def taken(value: Any) -> Scalar:
+    """The value that a study kept so. Pure."""
+    if isinstance(value, str) and value.startswith(LISTED):
+        value = json.loads(value.removeprefix(LISTED))
+    return cast(Scalar, value)
+
+
 def _when(name: str, value: Any) -> dict[str, tuple[Scalar, ...]]:
     if not isinstance(value, Mapping):
         raise ValueError(f"{name}: `when` maps another parameter to the values under which this one is tried")
-    return {str(k): tuple(v) if isinstance(v, (list, tuple)) else (v,) for k, v in value.items()}
+    return {str(k): tuple(map(_listed, v)) if isinstance(v, (list, tuple)) else (v,) for k, v in value.items()}
 
 
 def _number(value: Any) -> bool:

@@ -12,7 +12,7 @@ from lab.declare.read import read
 
 
 def edit(text: str, values: Mapping[str, Any], file: str) -> str:
-    """`text` with each dotted name set to its scalar value; mappings that are missing are made.
+    """`text` with each dotted name set to its value, a scalar or a list of them; mappings that are missing are made.
 
     Raises Problems where the file is no mapping, or a name leads through something that cannot hold it.
     """
@@ -32,11 +32,12 @@ def _set(text: str, path: list[str], value: Any, file: str) -> str:
         if found is None:
             return _insert(text, node, path[depth:], value)
         node = found
-    if not isinstance(node, yaml.ScalarNode):
+    listed = isinstance(node, yaml.SequenceNode) and node.flow_style and isinstance(value, list)
+    if not (listed or isinstance(node, yaml.ScalarNode)):
         raise _cannot(file, ".".join(path), node.start_mark)
     start, end = node.start_mark.index, node.end_mark.index
     old = text[start:end]
-    if old.startswith(("&", "*", "!")) or "\n" in old or "${" in old:
+    if old.startswith(("&", "*", "!")) or "\n" in old or "${" in old or (listed and set(old) & set("&*!")):
         raise _cannot(file, ".".join(path), node.start_mark)
     if _same(old, value):
         return text
@@ -46,7 +47,7 @@ def _set(text: str, path: list[str], value: Any, file: str) -> str:
 
 def _same(old: str, value: Any) -> bool:
     found = read(f"x: {old}\n".encode(), "").value["x"] if old else None
-    return type(found) is type(value) and bool(found == value)
+    return type(found) is type(value) and repr(found) == repr(value)
 
 
 def _insert(text: str, node: Any, path: list[str], value: Any) -> str:
@@ -85,7 +86,9 @@ def _block(path: list[str], value: Any, indent: int) -> str:
 
 
 def scalar(value: Any) -> str:
-    """A scalar as YAML, read back as the same value by YAML 1.1 and by OmegaConf. Pure."""
+    """A scalar, or a list in a line, as YAML, read back as the same value by YAML 1.1 and by OmegaConf. Pure."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(scalar, value))}]"
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None:
@@ -114,6 +117,6 @@ def _cannot(file: str, name: str, mark: Any) -> Any:
         f"{name} cannot be changed where it stands",
         file=file,
         line=line,
-        why="it is no plain value there",
+        why="it is neither a plain value nor a list in one line there",
         do="edit it by hand",
     )

@@ -90,8 +90,8 @@ def _distribution(found: Any) -> Any:
         if tags:
             raise _Refused("a choice takes no tag", "write choice(a,b)")
         values = [_known(_plain(v)) for v in value.list]
-        if any(isinstance(v, (list, dict)) for v in values):
-            raise _Refused("a choice among lists or mappings cannot be stored", "name them, and choose the name")
+        if any(_mapped(v) for v in values):
+            raise _Refused("a choice among mappings is none of whole values", "choose among lists, or among names")
         return values
     if isinstance(value, RangeSweep):
         return _range(value, tags)
@@ -116,6 +116,10 @@ def _distribution(found: Any) -> Any:
         else {"type": "float", "low": float(low), "high": float(high)}
     )
     return out | ({"log": True} if "log" in tags else {})
+
+
+def _mapped(value: Any) -> bool:
+    return any(map(_mapped, value)) if isinstance(value, list) else isinstance(value, dict)
 
 
 def _range(value: Any, tags: set[str]) -> Any:

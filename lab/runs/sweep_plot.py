@@ -64,7 +64,7 @@ class Scale:
 
     def __init__(self, values: Sequence[Any]) -> None:
         self.choices: list[str] | None = None
-        if any(isinstance(v, (bool, str)) or v is None for v in values):
+        if any(isinstance(v, (bool, str, list)) or v is None for v in values):
             self.choices = sorted({str(v) for v in values})
             return
         self.low, self.high = min(values), max(values)
@@ -91,7 +91,7 @@ class Scale:
 def scale(done: Sequence[Ended], name: str) -> Scale | None:
     """The axis of a parameter with numbers; None where it has none, or one only. Pure."""
     values = [t.params[name] for t in done if name in t.params]
-    if len(set(map(str, values))) < 2 or any(isinstance(v, (bool, str)) or v is None for v in values):
+    if len(set(map(str, values))) < 2 or any(isinstance(v, (bool, str, list)) or v is None for v in values):
         return None
     return Scale(values)
 

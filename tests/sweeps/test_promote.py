@@ -44,6 +44,16 @@ def test_only_the_values_change() -> None:
     ).replace('"width": 64\n', '"width": 128\n  new: true\n')
 
 
+def test_a_list_takes_the_place_of_a_list_or_a_value() -> None:
+    """In one line, as it was; one over several lines is left to its author."""
+    text = "params: {widths: [8, 8], names: x}  # kept\n"
+    changed = edit(text, {"params.widths": [64, [1.5, "a, b"]], "params.names": ["y"], "params.none": []}, "f")
+    assert changed == "params: {widths: [64, [1.5, 'a, b']], names: [y], none: []}  # kept\n"
+    for text in ("widths:\n- 8\n", "widths: [8,\n  8]\n", "widths: [&a 8, *a]\n"):
+        with pytest.raises(Problems):
+            edit(text, {"widths": [64]}, "f")
+
+
 def test_the_same_value_is_left_as_it_is_spelled() -> None:
     """`1e-3` stays `1e-3`."""
     text = "params: {lr: 1e-3, n: 0o10}\n"
@@ -121,3 +131,25 @@ def git(place: Place, *args: str) -> str:
     return subprocess.run(
         ["git", *who, *args], cwd=place.root, capture_output=True, text=True, check=True
     ).stdout.strip()
+
+
+NET = """
+def main(widths: list, run):
+    run.log({"loss": abs(sum(widths) - 96.0)})
+"""
+
+
+def test_a_list_is_searched_and_promoted_as_a_list(place: Place) -> None:
+    """Every trial is given the list itself; table and CSV show it, and the best one goes into the YAML."""
+    place.write("net.py", NET)
+    place.write("conf/experiment/net.yaml", "call: net:main\nparams: {widths: [8]}  # layers\nwhen: manual\n")
+    found = place.sweep("net", "widths=[64],[64,32],[]", "--sampler", "grid", "--minimize", "loss")
+    assert (found["complete"], found["best"]["params"]) == (3, {"widths": [64, 32]})
+    assert "widths=[64, 32]" in place.lab("sweep", "show", "net")
+    assert '"[64, 32]"' in place.lab("sweep", "csv", "net")
+    place.lab("sweep", "plot", "net")
+    assert (
+        place.sweep("net", "widths=[64],[64,32],[]", "--sampler", "grid", "--minimize", "loss")["complete"] == 3
+    )  # the same study
+    place.lab("sweep", "promote", "net")
+    assert "params: {widths: [64, 32]}  # layers" in (place.root / "conf/experiment/net.yaml").read_text()

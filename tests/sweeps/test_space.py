@@ -29,6 +29,8 @@ TAKEN = {
     "a=sort(3,1,2)": [1, 2, 3],
     "a=sort(3,1,2,reverse=true)": [3, 2, 1],
     "a=shuffle(1,2,3)": [1, 2, 3],
+    "a=choice([1,2],[3])": [[1, 2], [3]],
+    "a=[],['x y',[true]],null": [[], ["x y", [True]], None],
     "a=range(4)": {"type": "int", "low": 0, "high": 3, "step": 1},
     "a=range(1,5)": {"type": "int", "low": 1, "high": 4, "step": 1},
     "a=range(8,65,8)": {"type": "int", "low": 8, "high": 64, "step": 8},
@@ -48,8 +50,8 @@ TAKEN = {
 FIXED = {"a=7": 7, "a=[1,2]": [1, 2], "a={b: 1}": {"b": 1}, "a='x y'": "x y", "a=": "", "a=null": None}
 REFUSED = {
     "a=glob(*)": "config groups",
-    "a=choice([1,2],[3])": "lists or mappings",
-    "a=choice({b:1},{b:2})": "lists or mappings",
+    "a=choice({b:1},{b:2})": "among mappings",
+    "a=[{b:1}],[1]": "among mappings",
     "~a": "cannot be deleted",
     "a/b=x,y": "config group",
     "a@c=x,y": "config group",
@@ -92,11 +94,15 @@ def test_a_form_is_taken(word: str) -> None:
 def test_a_countable_form_has_the_values_hydra_gives(word: str) -> None:
     """Its points are those of Hydra's own sweep iterator."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import QuotedString, Transformer
+    from hydra.core.override_parser.types import Transformer
 
     override = OverridesParser.create().parse_override(word)
     theirs: Any = list(override.sweep_iterator(transformer=Transformer.identity))
-    theirs = [v.text if isinstance(v, QuotedString) else v for v in theirs]
+
+    def plain(value: Any) -> Any:
+        return [plain(v) for v in value] if isinstance(value, list) else getattr(value, "text", value)
+
+    theirs = [plain(v) for v in theirs]
     theirs = [round(v, 12) if isinstance(v, float) else v for v in theirs]  # it adds the step again and again
     ours = dimension("a", parse([word]).space["a"]).values()
     assert sorted(map(repr, ours)) == sorted(map(repr, theirs))
@@ -141,7 +147,10 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
         ({"low": 0, "high": float("inf")}, "must be a number"),
         ([], "list its values"),
         ([1, 1], "twice"),
-        ([[1], [2]], "lists or mappings"),
+        ([{"b": 1}, {"b": 2}], "among mappings"),
+        ([[1, [float("nan")]], [2]], "no value to try"),
+        ([[1], [1]], "twice"),
+        (["json:[1]", "b"], "stands for a list"),
         ("interval(0,1)", "command line"),
         (3, "write [3]"),
         ({"choice": [1, 2], "log": True}, "does not go"),
