@@ -65,7 +65,9 @@ def coordinated(folder: Path) -> Iterator[None]:
         since = time.strftime("%H:%M:%S")
         f.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
         f.flush()
-        tidy(folder)
+        sweeps, runs = folder.parents[1], folder.parents[2] / "runs"
+        for place in (folder, sweeps, sweeps / "points", *runs.glob(f"{folder.name}-*")):
+            tidy(place)
         yield
 
 
