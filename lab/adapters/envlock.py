@@ -262,7 +262,7 @@ def parsed(name: str, folder: Path) -> dict[str, Any]:
 
     path = folder / f"{name}.conda-lock.yml"
     if path.exists():
-        found: dict[str, Any] = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        found: dict[str, Any] = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # nosec B506 # a safe loader
         return found
     platforms = _read(folder / f"{name}.yaml").get("platforms", {})
     if not any("pins" in part for part in platforms.values()):
@@ -303,7 +303,7 @@ def _read(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        found = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        found = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # nosec B506 # a safe loader
     except (OSError, yaml.YAMLError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -115,12 +115,12 @@ def build(
             "checkpoints": str(folder / "checkpoints"),
         }
         argv = (
-            ["sh", "-c", fill(command, names, shell=True)]
+            ["sh", "-c", fill(command, names, shell=True)]  # nosec B604 # starts nothing: quotes for a shell
             if isinstance(command, str)
             else [fill(w, names) for w in command]
         )
     if start:
-        words = shlex.split(fill(command, names, shell=True)) if isinstance(command, str) else argv
+        words = shlex.split(fill(command, names, shell=True)) if isinstance(command, str) else argv  # nosec B604 # starts nothing: quotes for a shell
         argv = launched(str(start["launcher"]), int(start["processes"]), words, python)
     after = []
     if step.record:

@@ -33,7 +33,7 @@ def gather(db: Path, folder: RunFolder) -> int:
         if foreign:
             marks = ", ".join("?" * len(foreign))
             rows = con.execute(
-                "SELECT rowid, key, value, timestamp, step, is_nan FROM metrics WHERE run_uuid = ? AND rowid > ?"
+                "SELECT rowid, key, value, timestamp, step, is_nan FROM metrics WHERE run_uuid = ? AND rowid > ?"  # nosec B608 # question marks only
                 f" AND key IN ({marks}) ORDER BY rowid",
                 (key, last, *sorted(foreign)),
             ).fetchall()

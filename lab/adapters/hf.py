@@ -32,9 +32,9 @@ class Transformers:
         try:
             # Nothing is fetched, and no code of a repository is run.
             local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-            self._tokenizer = AutoTokenizer.from_pretrained(str(folder), **local)
+            self._tokenizer = AutoTokenizer.from_pretrained(str(folder), **local)  # nosec B615 # a folder of this machine
             kind = torch.float32 if exact or self.device == "cpu" else "auto"
-            model, info = AutoModelForCausalLM.from_pretrained(
+            model, info = AutoModelForCausalLM.from_pretrained(  # nosec B615 # a folder of this machine
                 str(folder), dtype=kind, use_safetensors=True, output_loading_info=True, **local
             )
             if lacking := info["missing_keys"] or info["mismatched_keys"]:

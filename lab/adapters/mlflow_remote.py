@@ -134,7 +134,7 @@ def _open(request: urllib.request.Request, timeout: float) -> bytes:
     elif token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
         request.add_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:  # nosec B310 # settings allow http(s) only
             return bytes(answer.read())
     except urllib.error.HTTPError as e:
         raise Unready(f"the tracker answered {e.code}: {e.read(300).decode(errors='replace')}") from e

@@ -216,8 +216,8 @@ def _tracked(path: Path, moved: Moved) -> None:
             ("runs", "run_uuid", "artifact_uri"),
             ("experiments", "experiment_id", "artifact_location"),
         ):
-            rows = db.execute(f"SELECT {key}, {column} FROM {table} WHERE {column} IS NOT NULL").fetchall()
-            db.executemany(f"UPDATE {table} SET {column} = ? WHERE {key} = ?", [(moved.text(v), k) for k, v in rows])
+            rows = db.execute(f"SELECT {key}, {column} FROM {table} WHERE {column} IS NOT NULL").fetchall()  # nosec B608 # names from above
+            db.executemany(f"UPDATE {table} SET {column} = ? WHERE {key} = ?", [(moved.text(v), k) for k, v in rows])  # nosec B608 # names from above
 
 
 def counter(tell: Tell, bundle: Bundle) -> Callable[[int], None]:

@@ -91,7 +91,7 @@ def lock(lab: Lab, name: str) -> dict[str, Any]:
     found = envlock.parsed(address.name, lab.conf / "lock" / "env")
     if found.get("package") and not any(p["url"] for p in found["package"]):
         return found
-    read: dict[str, Any] = yaml.load(lock_text(lab, name), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    read: dict[str, Any] = yaml.load(lock_text(lab, name), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # nosec B506 # a safe loader
     return read
 
 

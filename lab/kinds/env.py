@@ -138,7 +138,7 @@ class Env(Declaration):
             if text is None:
                 return
             # Every scalar stays text, so that 3.10 is not read as 3.1.
-            found = Env.model_validate(yaml.load(text, yaml.BaseLoader) or {})
+            found = Env.model_validate(yaml.load(text, yaml.BaseLoader) or {})  # nosec B506 # a safe loader
             yield found
             name = found.template
 

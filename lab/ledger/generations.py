@@ -76,7 +76,7 @@ def begin(ledger: Ledger, origin: Origin, verb: str, declared: Mapping[Address, 
     with ledger.transaction() as db:
         number = int(db.execute("SELECT coalesce(max(number), 0) + 1 FROM generation").fetchone()[0])
         db.execute(
-            f"INSERT INTO generation ({_COLUMNS}) VALUES (?,?,NULL,?,?,?,?,?,?,?,?,'{{}}','running')",
+            f"INSERT INTO generation ({_COLUMNS}) VALUES (?,?,NULL,?,?,?,?,?,?,?,?,'{{}}','running')",  # nosec B608 # names of ours
             (
                 number,
                 time.time(),
@@ -117,13 +117,13 @@ def latest(ledger: Ledger) -> int:
 def generations(ledger: Ledger, limit: int = -1) -> list[Generation]:
     """The last generations, newest first; all of them where the limit is negative."""
     only = "" if limit < 0 else f" LIMIT {limit}"
-    rows = ledger.sql(f"SELECT {_COLUMNS} FROM generation ORDER BY number DESC{only}")
+    rows = ledger.sql(f"SELECT {_COLUMNS} FROM generation ORDER BY number DESC{only}")  # nosec B608 # names of ours
     return [_generation(r) for r in rows]
 
 
 def generation(ledger: Ledger, number: int) -> Generation | None:
     """One generation by number."""
-    rows = ledger.sql(f"SELECT {_COLUMNS} FROM generation WHERE number = ?", (number,))
+    rows = ledger.sql(f"SELECT {_COLUMNS} FROM generation WHERE number = ?", (number,))  # nosec B608 # names of ours
     return _generation(rows[0]) if rows else None
 
 
@@ -148,7 +148,7 @@ def history(ledger: Ledger, address: str = "", number: int = 0) -> list[dict[str
     elif number:
         where, arguments = "generation = ?", (number,)
     names = ("generation", "address", "action", "reason", "before", "after", "at")
-    rows = ledger.sql(f"SELECT {', '.join(names)} FROM history WHERE {where} ORDER BY id DESC", arguments)
+    rows = ledger.sql(f"SELECT {', '.join(names)} FROM history WHERE {where} ORDER BY id DESC", arguments)  # nosec B608 # names of ours
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 

@@ -119,7 +119,7 @@ class Sqlite:
 
     def create(self, lab_id: str) -> None:
         name = "'" + lab_id.replace("'", "''") + "'"
-        meta = f"INSERT INTO meta VALUES ('lab', {name}), ('serial', '0');"
+        meta = f"INSERT INTO meta VALUES ('lab', {name}), ('serial', '0');"  # nosec B608 # quoted above
         self._db.executescript(f"BEGIN;{schema.TABLES}{meta}PRAGMA user_version = {schema.VERSION};COMMIT;")
 
     def migrate(self, script: str, version: int) -> None:

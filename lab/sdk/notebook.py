@@ -99,11 +99,11 @@ def _execute(text: str, names: dict[str, Any], name: str) -> Any:
     tree = ast.parse(text, name)
     last = tree.body[-1] if tree.body else None
     if not isinstance(last, ast.Expr):
-        exec(compile(tree, name, "exec"), names)
+        exec(compile(tree, name, "exec"), names)  # nosec B102 # the owner's own notebook
         return None
     tree.body.pop()
-    exec(compile(tree, name, "exec"), names)
-    return eval(compile(ast.Expression(last.value), name, "eval"), names)
+    exec(compile(tree, name, "exec"), names)  # nosec B102 # the owner's own notebook
+    return eval(compile(ast.Expression(last.value), name, "eval"), names)  # nosec B307 # the owner's own notebook
 
 
 def by_nbclient(book: dict[str, Any]) -> bool:
