@@ -87,6 +87,8 @@ def _wanted(address: Address, wanted: Wanted, record: Record | None, seen: Obser
             return replace(base, action=Action.CREATE, reason="declared, not there yet")
         if matches:
             return replace(base, action=Action.ADOPT, reason="it is there already, as declared")
+        if declaration.reruns:  # another run stands beside this one: nothing is in its way
+            return replace(base, action=Action.CREATE, reason="it has run, but not with these inputs")
         if declaration.overwrite:
             drift = differences(seen.new, wanted.facts, partial=True)
             return replace(
@@ -113,7 +115,7 @@ def _wanted(address: Address, wanted: Wanted, record: Record | None, seen: Obser
             base, action=_kind_of_change(declaration, fields), reason=_because(fields, wanted, record), fields=fields
         )
     if seen.old is None and not matches:
-        if seen.new is not None and not same:
+        if seen.new is not None and not same and not declaration.reruns:
             return _unmanaged(address, wanted, seen.new)
         reason = "it is gone" if same else f"it is gone; {_because(fields, wanted, record)}"
         again = Action.RERUN if declaration.reruns else Action.CREATE

@@ -113,6 +113,17 @@ def test_apply_tamper_drift_apply_destroy_nothing_left(lab: Bench) -> None:
     assert len(runs(lab)) == 2, "runs outlive the declaration"
 
 
+def test_a_run_by_hand_with_other_inputs_is_in_nobodys_way(lab: Bench) -> None:
+    """Run as declared, it is adopted; once the declaration says otherwise it runs anew, and both runs are kept."""
+    assert lab("run", "train")[0] == 0
+    assert "adopt" in lab("plan")[1]
+    lab.write("conf/experiment/train.yaml", CONF.replace("lr: 0.1", "lr: 0.3"))
+    assert "it has run, but not with these inputs" in lab("plan")[1]
+    assert lab("apply", "--yes")[0] == 0
+    assert "No changes" in lab("plan")[1]
+    assert len(runs(lab)) == 2
+
+
 def test_a_failed_run_is_a_problem_with_its_last_words(lab: Bench) -> None:
     """What was raised, where its log is; nothing is recorded as done."""
     lab.write("train.py", TRAIN.replace("    x = 10", "    raise ValueError('too hot')\n    x = 10"))
