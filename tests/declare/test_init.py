@@ -61,6 +61,10 @@ PLANS = {
     ],
     "app-developer": ["create model.tiny_lm", "create quantization.tiny_lm_q4", "create file.app"],
     "host-guests": ["create file.rules"],
+    "size_ladder": [
+        "create file.welcome", *(f"create model.rung_{n:02}" for n in range(1, 11)),
+        *(f"create experiment.rung.{n:02}" for n in range(1, 11)), "create experiment.ladder",
+    ],
 }  # fmt: skip
 
 
