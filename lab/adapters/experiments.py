@@ -20,7 +20,7 @@ from lab.core.problem import problem
 from lab.core.step import Stage
 from lab.core.steps_runs import Execute, Forget
 from lab.runs import provenance, record
-from lab.runs.folder import RunFolder, new_id, put
+from lab.runs.folder import RunFolder, new_id, put, tidy
 from lab.runs.outcome import measured, tree
 from lab.runs.run import Handle, RunSpec, again, launch
 
@@ -28,15 +28,16 @@ _PLACE = re.compile(r"\{([A-Za-z_][\w.-]*)\}")
 _HOME = Path(__file__).resolve().parents[2]
 
 
-def begin(step: Execute, stage: Stage, *, adopt: bool = True) -> Handle:
-    """A new run of the experiment is started; raises Problems where it cannot be.
+def begin(step: Execute, stage: Stage, *, adopt: bool = True, run: str = "") -> Handle:
+    """A new run of the experiment, or `run` which never began, is started; raises Problems where it cannot be.
 
     With `adopt` the experiment points to it when it has finished: it is the declared one, not one with overrides, which
     take no alias either.
     """
     if step.require_clean:
         provenance.clean(stage.root, f"experiment.{step.name}")
-    folder = stage.state / "runs" / new_id(step.name)
+    folder = stage.state / "runs" / (run or new_id(step.name))
+    tidy(folder)
     spec, inputs = build(step, stage, folder)
     spec = queue.placed(spec, last(stage.state, step))
     queue.submit(stage.state, spec)
@@ -311,6 +312,7 @@ def point(state: Path, name: str, value: Mapping[str, Any]) -> None:
     """The experiment points there."""
     path = state / "experiments" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
+    tidy(path.parent)
     put(path, json.dumps(dict(value), sort_keys=True) + "\n")
 
 

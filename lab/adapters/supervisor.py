@@ -11,7 +11,7 @@ from lab.core.problem import Problems, problem
 from lab.core.step import Cancelled, Stage
 from lab.core.steps_runs import Execute
 from lab.core.units import duration
-from lab.runs.folder import ACTIVE, RunFolder, alive
+from lab.runs.folder import ACTIVE, RunFolder, alive, new_id
 from lab.runs.run import Handle
 
 TELL = 10.0
@@ -22,8 +22,14 @@ def execute(step: Execute, stage: Stage) -> Facts:
     """The experiment points to a finished run of this digest; raises Problems where the run failed."""
     handle = _there(step, stage)
     if handle is None:
-        handle = experiments.begin(step, stage)
-        experiments.point(stage.state, step.name, {"run": handle.id, "digest": step.digest})
+        run, before = _due(step, stage), experiments.pointer(stage.state, step.name)
+        # Pointed to before it begins: an apply that is killed meanwhile finds it again.
+        experiments.point(stage.state, step.name, {"run": run, "digest": step.digest})
+        try:
+            handle = experiments.begin(step, stage, run=run)
+        except Problems:
+            experiments.point(stage.state, step.name, before)
+            raise
         stage.say(f"run {handle.id}")
     result = wait(handle, stage)
     if result["state"] != "finished":
@@ -39,6 +45,8 @@ def _there(step: Execute, stage: Stage) -> Handle | None:
     if not found or found.get("digest") != step.digest:
         return None
     folder = RunFolder(stage.state / "runs" / str(found["run"]))
+    if _never_began(folder):
+        return None
     state = folder.state()
     if state in ACTIVE:
         stage.say(f"run {folder.id} is {state}: it is waited for")
@@ -49,6 +57,19 @@ def _there(step: Execute, stage: Stage) -> Handle | None:
         stage.say(f"run {folder.id} goes on from its checkpoint")
         return experiments.resume(folder, stage, step.secrets)
     return None
+
+
+def _due(step: Execute, stage: Stage) -> str:
+    """The run that the experiment points to, where a killed apply left it before it began; else a new one."""
+    found = experiments.pointer(stage.state, step.name)
+    run = str(found.get("run", ""))
+    if found.get("digest") == step.digest and _never_began(RunFolder(stage.state / "runs" / run)):
+        return run
+    return new_id(step.name)
+
+
+def _never_began(folder: RunFolder) -> bool:
+    return not (folder.held() or (folder / "process.json").exists() or (folder / "result.json").exists())
 
 
 def wait(handle: Handle, stage: Stage) -> dict[str, Any]:

@@ -43,8 +43,10 @@ def main(path: str) -> int:
         return 0
     if (folder / "result.json").exists():
         return 0
-    secrets = json.loads(sys.stdin.buffer.readline() or b"{}")
-    return Supervisor(folder, lease, secrets).run()
+    told = sys.stdin.buffer.readline()
+    if not told:
+        return 1  # who started it was killed before it could say the secrets: it never began
+    return Supervisor(folder, lease, json.loads(told)).run()
 
 
 class Supervisor:

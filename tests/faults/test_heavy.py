@@ -15,11 +15,7 @@ from tests.faults.campaign import Campaign, Deed
 from tests.faults.zygote import Zygote
 
 ALL = os.environ.get("LAB_FAULTS") == "all"
-KNOWN = "an apply killed between the start of a run and the pointer to it runs the experiment once more"
-KINDS = [
-    *("quantization", "env", "framework", "sweep", "backup", "maintenance"),
-    pytest.param("experiment", marks=pytest.mark.xfail(reason=KNOWN, strict=True)),
-]
+KINDS = ("quantization", "env", "framework", "experiment", "sweep", "backup", "maintenance")
 COMMON = (
     "/state/ledger",
     "/state/lock",
@@ -47,7 +43,7 @@ def test_killed_before_every_sort_of_effect(quick: Path, zygote: Zygote, deed: D
     """The apply is killed."""
     campaign = Campaign(quick, deed, zygote)
     own = [n for n in campaign.classes() if not any(x in campaign.line(n)["path"] for x in COMMON)]
-    for at in campaign.every() if ALL else own[:: 3 if deed.name in ("sweep", "experiment") else 1]:
+    for at in campaign.every() if ALL else own[:: 3 if deed.name == "sweep" else 1]:
         campaign.kill(at)
     print(campaign.report)
     assert campaign.report.injected > campaign.report.missed
