@@ -23,7 +23,7 @@ _SELECT = (
 )
 _NAMES = (*_SELECT.removeprefix("SELECT ").removesuffix(" FROM resource").split(", "), "sum")
 _EXCLUDED = ", ".join(f"{n} = excluded.{n}" for n in _NAMES[1:])
-_PUT = f"INSERT INTO resource VALUES ({','.join('?' * len(_NAMES))}) ON CONFLICT (address) DO UPDATE SET {_EXCLUDED}"  # nosec B608
+_PUT = f"INSERT INTO resource VALUES ({','.join('?' * len(_NAMES))}) ON CONFLICT (address) DO UPDATE SET {_EXCLUDED}"  # nosec B608 # names of ours
 _BEGIN = "INSERT INTO journal VALUES"
 _AGAIN = "ON CONFLICT (address, step) DO UPDATE SET " + ", ".join(  # nosec B608 # names of ours
     f"{n} = excluded.{n}" for n in ("digest", "text", "state", "outcome", "generation", "at")

@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 
+from lab.runs.after import after
 from lab.runs.folder import RunFolder, who
 from lab.runs.outcome import judged
 
@@ -65,3 +66,4 @@ def run_inline(folder: RunFolder) -> None:
         ended = time.time()
         result |= {"attempts": attempt, "started": began, "ended": ended, "seconds": ended - began}
         folder.write("result.json", result)
+        after(folder)

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from lab.runs.after import after
 from lab.runs.cards import visible
 from lab.runs.folder import RunFolder, put, who
 from lab.runs.outcome import judged, oom_kills
@@ -94,7 +95,7 @@ class Supervisor:
         result |= {"attempts": attempt, "started": self.began, "ended": time.time()}
         result["seconds"] = result["ended"] - self.began
         self._settle(result)
-        self._afterwards()
+        after(self.folder, self._log)
         fcntl.flock(self.lease, fcntl.LOCK_UN)
         if tracker is not None:
             tracker.end()
@@ -201,20 +202,6 @@ class Supervisor:
                 if time.monotonic() > end:
                     raise
                 time.sleep(0.5)
-
-    def _afterwards(self) -> None:
-        """What the experiment asks for after a run; what goes wrong there is noted, the result stands."""
-        wrong = []
-        for name in self.spec.get("after", ()):
-            try:
-                module, _, attribute = name.partition(":")
-                getattr(importlib.import_module(module), attribute)(self.folder)
-            except Exception as e:
-                wrong.append(str(e) or type(e).__name__)
-                self._log(f"lab: {name}: {type(e).__name__}: {e}\n")
-        if self.spec.get("after"):
-            with contextlib.suppress(OSError):
-                self.folder.write("after.json", {"wrong": wrong})
 
     # --- ending it ----------------------------------------------------------------------------------------------
 

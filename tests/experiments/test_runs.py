@@ -283,6 +283,24 @@ def test_an_inline_run_leaves_the_same_records(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a" / "result.json").read_text()) == good
 
 
+def test_what_follows_an_inline_run_is_done_and_not_waited_for(tmp_path: Path) -> None:
+    """It had been left out, and `lab run` waited two minutes for it: one hook works, the other's fault is noted."""
+    (tmp_path / "i.py").write_text(
+        "def main(): pass\ndef hook(folder): (folder / 'done').touch()\ndef bad(folder): raise OSError('no room')\n"
+    )
+    spec = RunSpec(
+        tmp_path / "a", "a", call="i:main", cwd=str(tmp_path), path=(str(tmp_path),), isolation="inline",
+        after=("i:hook", "i:bad"),
+    )  # fmt: skip
+    sys.path.insert(0, str(tmp_path))
+    try:
+        launch(spec)
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert (tmp_path / "a" / "done").exists()
+    assert json.loads((tmp_path / "a" / "after.json").read_text()) == {"wrong": ["no room"]}
+
+
 @pytest.mark.skipif(sys.platform != "linux" or os.getuid() != 0, reason="needs to mount a small disk")
 def test_a_full_disk_loses_no_result(tmp_path: Path, until: Until) -> None:
     """The disk fills while it runs: the program goes on, and its end is told once there is room again."""

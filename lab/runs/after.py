@@ -1,0 +1,24 @@
+"""After: what an experiment asks for once a run has ended, such as its record or its place in the registry."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable
+
+from lab.runs.folder import RunFolder
+
+
+def after(folder: RunFolder, log: Callable[[str], None] = lambda text: None) -> None:
+    """All of it has been done; what goes wrong there is noted, the result stands."""
+    asked, wrong = folder.spec.get("after") or (), []
+    for name in asked:
+        try:
+            module, _, attribute = name.partition(":")
+            getattr(importlib.import_module(module), attribute)(folder)
+        except Exception as e:
+            wrong.append(str(e) or type(e).__name__)
+            log(f"lab: {name}: {type(e).__name__}: {e}\n")
+    if asked:
+        with contextlib.suppress(OSError):
+            folder.write("after.json", {"wrong": wrong})
