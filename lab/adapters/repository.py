@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,7 +42,7 @@ def perform(step: OpenRepository, stage: Stage) -> Facts:
 
 
 @dataclass
-class Tool:
+class Tool(ABC):
     """One repository. Its password reaches the program through a pipe: no file, no argument, no environment."""
 
     program: ClassVar[str] = ""
@@ -57,10 +58,11 @@ class Tool:
     index: str = ""
     """The manifest's place in every snapshot, for a tool that keeps none of its own."""
 
+    @abstractmethod
     def init(self) -> bool:
         """Whether the repository had to be made; an existing one must open with the password."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backup(
         self,
         paths: Sequence[str],
@@ -73,33 +75,32 @@ class Tool:
 
         `at` is the time it is to bear, now by default. Patterns are spelled as restic does.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def snapshots(self, *tags: str) -> list[dict[str, Any]]:
         """Every snapshot with all these tags, oldest first: `{id, short_id, time, paths}`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forget(self, keep: dict[str, int], tag: str) -> None:
         """Snapshots beyond `keep` are gone, and what only they held."""
-        raise NotImplementedError
 
+    @abstractmethod
     def unlock(self) -> None:
         """Locks of processes that are no more are gone; a live one's stays."""
-        raise NotImplementedError
 
+    @abstractmethod
     def check(self, subset: str = "") -> None:
         """The repository is sound; with `subset` (`3/10`, `100%`) that part of its data is read and hashed as well."""
-        raise NotImplementedError
 
+    @abstractmethod
     def restore(
         self, snapshot: str, target: Path, include: Sequence[str] = (), progress: Callable[[], None] = lambda: None
     ) -> None:
         """The snapshot, or what of it is included, lies below `target` under its absolute paths, verified."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mount(self, folder: str) -> None:
         """The snapshots can be looked at in `folder` until this is interrupted."""
-        raise NotImplementedError
 
     @property
     def local(self) -> bool:
@@ -120,9 +121,9 @@ class Tool:
                 f"{self.repo} cannot be used", why=e.strerror or str(e), do="check its owner and its volume"
             ) from e
 
+    @abstractmethod
     def command(self, *words: str, password: int) -> list[str]:
         """The whole command line; `password` is the descriptor the password can be read from. Pure."""
-        raise NotImplementedError
 
     def environment(self, password: int) -> Mapping[str, str]:
         """Ours, without what would send the program elsewhere."""

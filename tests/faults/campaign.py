@@ -57,9 +57,9 @@ class Deed:
 class Campaign:
     """Repeats one deed from the same start, each time with another fault."""
 
-    def __init__(self, tmp: Path, deed: Deed, zygote: Zygote, *, broken: str = "", within: bool = False) -> None:
+    def __init__(self, tmp: Path, deed: Deed, zygote: Zygote, *, broken: str = "") -> None:
         self.lab = TestLab(tmp / "lab")
-        self.deed, self.zygote, self.broken, self.within = deed, zygote, broken, within
+        self.deed, self.zygote, self.broken = deed, zygote, broken
         self.dropped = {n.replace("/", ".") for n in deed.before if n not in deed.after}
         self.base, self.log = tmp / "base", tmp / "log"
         self._declare(deed.before)
@@ -101,17 +101,16 @@ class Campaign:
         self._settled()
         shutil.rmtree(self.lab.root)
         shutil.copytree(self.base, self.lab.root, symlinks=True)
-        fault = Fault(str(self.lab.root), str(self.log), line["nth"], line["site"], how, lasting, within=self.within)
+        fault = Fault(str(self.lab.root), str(self.log), line["nth"], line["site"], how, lasting)
         return self._again(fault, broken=self.broken)
 
     def _again(self, fault: Fault, broken: str = "") -> Ran:
-        for log in (self.log, Path(f"{self.log}.child")):
-            log.unlink(missing_ok=True)
+        self.log.unlink(missing_ok=True)
         words = ("-C", str(self.lab.root), *self.deed.verb)
         return self.zygote.run(*words, fault=fault, env=self.deed.env, broken=broken)
 
     def _log(self) -> list[dict[str, Any]]:
-        return hook.read(f"{self.log}.child" if self.within else str(self.log))
+        return hook.read(str(self.log))
 
     def _settled(self) -> list[str]:
         """What the deed started has ended; what has not within a minute is told, and ended."""

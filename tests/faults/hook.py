@@ -55,8 +55,6 @@ class Fault:
     """Whether every effect of the same sort fails from there on."""
     raising: bool = False
     """Whether a kill is an exception instead, for use in the test's own process."""
-    within: bool = False
-    """Whether it strikes in a Python child of the process, by the child's own count, and not in the process."""
 
     @classmethod
     def from_json(cls, text: str) -> Fault:

@@ -48,3 +48,15 @@ def test_killed_before_every_sort_of_effect(quick: Path, zygote: Zygote, deed: D
     print(campaign.report)
     assert campaign.report.injected > campaign.report.missed
     assert not campaign.report.lost, str(campaign.report)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("deed", ["quantization", "env", "framework", "backup"], indirect=True)
+def test_a_killed_child_is_told_and_the_next_apply_completes(quick: Path, zygote: Zygote, deed: Deed) -> None:
+    """Each process that the apply starts is killed as soon as it is there."""
+    campaign = Campaign(quick, deed, zygote)
+    for at in [n for n in campaign.every() if campaign.line(n)["at"] == "spawned"]:
+        campaign.fail(at, "child")
+    print(campaign.report)
+    assert campaign.report.injected > campaign.report.missed
+    assert not campaign.report.lost, str(campaign.report)

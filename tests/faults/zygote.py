@@ -11,7 +11,6 @@ import resource
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +76,7 @@ def _child(request: Mapping[str, Any]) -> None:
     if request["fault"]:
         from tests.faults import hook
 
-        fault = hook.Fault.from_json(request["fault"])
-        if fault.within:
-            os.environ |= {"LAB_FAULT": replace(fault, log=f"{fault.log}.child").to_json()}
-            os.environ["PYTHONPATH"] = f"{REPO}/tests/faults/site:{REPO}"
-            fault = replace(fault, at=0)
-        hook.install(fault)
+        hook.install(hook.Fault.from_json(request["fault"]))
     from lab.cli.main import run
 
     run()
