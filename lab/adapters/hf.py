@@ -14,7 +14,7 @@ from lab.runs.runner import GREEDY, Piece, Sampling, Score
 ORDER = ("mps", "cuda", "cpu")
 
 
-class Transformers:
+class Transformers(runners.Pretrained):
     """A folder of original safetensors, as its authors' own classes compute it. `exact` computes in float32."""
 
     engine = "transformers"
@@ -53,18 +53,6 @@ class Transformers:
         self._cache = "cache" if "cache" in signature(self._model.forward).parameters else "past_key_values"
         trained = getattr(self._model.config, "max_position_embeddings", None)
         self.context = min(context or runners.CONTEXT, trained if isinstance(trained, int) else 1 << 30)
-
-    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=special))
-
-    def detokenize(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(tokens)))
-
-    def chat(self, text: str) -> str:
-        if not self._tokenizer.chat_template:
-            raise problem("the model has no chat template", do="leave --chat out: the prompt is then taken as it is")
-        message = [{"role": "user", "content": text}]
-        return str(self._tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
 
     def generate(self, prompt: str, *, tokens: int = 128, sampling: Sampling = GREEDY) -> Iterator[Piece]:
         ids = self.tokenize(prompt, special=True) or [self._tokenizer.bos_token_id or 0]

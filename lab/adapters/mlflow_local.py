@@ -324,37 +324,37 @@ def _metrics(con: sqlite3.Connection, key: str, points: Iterable[tuple[int, int,
     )
 
 
-def _spooled(path: Path, start: int) -> tuple[list[tuple[int, int, dict[str, float]]], int]:
-    """At most a batch of whole lines from `start`, and where they end; a torn line is passed over."""
-    points = []
-    end = start
+def _lines(path: Path, start: int) -> Iterator[tuple[bytes, int]]:
+    """Whole lines from `start` on, each with where it ends; nothing where there is no file."""
     try:
         with open(path, "rb") as f:
             f.seek(start)
             for line in f:
                 if not line.endswith(b"\n"):
-                    break
-                end += len(line)
-                if (point := parse(line)) is not None:
-                    points.append(point)
-                if len(points) >= _BATCH:
-                    break
+                    return
+                yield line, (start := start + len(line))
     except FileNotFoundError:
-        pass
+        return
+
+
+def _spooled(path: Path, start: int) -> tuple[list[tuple[int, int, dict[str, float]]], int]:
+    """At most a batch of points from `start`, and where they end; a torn line is passed over."""
+    points = []
+    end = start
+    for line, after in _lines(path, start):
+        end = after
+        if (point := parse(line)) is not None:
+            points.append(point)
+        if len(points) >= _BATCH:
+            break
     return points, end
 
 
 def _events(path: Path, start: int) -> tuple[list[dict[str, Any]], int]:
-    found, end = [], start
-    try:
-        with open(path, "rb") as f:
-            f.seek(start)
-            for line in f:
-                if not line.endswith(b"\n"):
-                    break
-                end += len(line)
-                with contextlib.suppress(ValueError):
-                    found.append(json.loads(line))
-    except FileNotFoundError:
-        pass
+    found: list[dict[str, Any]] = []
+    end = start
+    for line, after in _lines(path, start):
+        end = after
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
     return found, end

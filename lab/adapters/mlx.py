@@ -13,7 +13,7 @@ from lab.core.problem import problem
 from lab.runs.runner import GREEDY, Piece, Sampling, Score
 
 
-class MLX:
+class MLX(runners.Pretrained):
     """A folder of safetensors, original or quantized by MLX. `exact` computes in float32: for scoring."""
 
     engine = "mlx"
@@ -42,18 +42,6 @@ class MLX:
             ) from e
         if exact:
             self._model.set_dtype(mx.float32)
-
-    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=special))
-
-    def detokenize(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(tokens)))
-
-    def chat(self, text: str) -> str:
-        if not self._tokenizer.chat_template:
-            raise problem("the model has no chat template", do="leave --chat out: the prompt is then taken as it is")
-        message = [{"role": "user", "content": text}]
-        return str(self._tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
 
     def generate(self, prompt: str, *, tokens: int = 128, sampling: Sampling = GREEDY) -> Iterator[Piece]:
         from mlx_lm.generate import generate_step

@@ -63,6 +63,24 @@ def unit(vector: Any) -> list[float]:
     return [float(x) for x in v / (np.linalg.norm(v) or 1.0)]
 
 
+class Pretrained:
+    """What runners share whose tokenizer is one of Transformers'."""
+
+    _tokenizer: Any
+
+    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=special))
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(tokens)))
+
+    def chat(self, text: str) -> str:
+        if not self._tokenizer.chat_template:
+            raise problem("the model has no chat template", do="leave --chat out: the prompt is then taken as it is")
+        message = [{"role": "user", "content": text}]
+        return str(self._tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+
+
 class Text:
     """Bytes of tokens become text as soon as characters are whole."""
 
