@@ -1,5 +1,7 @@
 """Writes docs/licences.md: the licence of everything that `.ci/requirements.txt` locks, from the installed metadata."""
 
+# ruff: noqa: E501
+
 import re
 import sys
 from importlib import metadata
