@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from lab.adapters import child, runners
 from lab.core.problem import problem
-from lab.runs.runner import GREEDY, Piece, Sampling, Score
+from lab.runs.runner import GREEDY, ModelLoadError, Piece, Sampling, Score
 
 ORDER = ("mps", "cuda", "cpu")
 
@@ -44,11 +44,9 @@ class Transformers(runners.Pretrained):
         except ImportError:
             raise
         except Exception as e:
-            raise problem(
-                f"Transformers cannot load {folder.name}",
-                why=str(e).splitlines()[0][:200] if str(e) else type(e).__name__,
-                do="run `lab verify`; weights that MLX quantized are run by MLX only",
-            ) from e
+            why = str(e).partition("\n")[0][:200] or type(e).__name__
+            do = "run `lab verify`; weights that MLX quantized are run by MLX only"
+            raise ModelLoadError.of("Transformers", folder.name, why, do) from e
         # Renamed during Transformers 5.
         self._cache = "cache" if "cache" in signature(self._model.forward).parameters else "past_key_values"
         trained = getattr(self._model.config, "max_position_embeddings", None)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from lab.adapters import child, gguf_header, runners
 from lab.core.problem import problem
-from lab.runs.runner import GREEDY, Piece, Sampling, Score
+from lab.runs.runner import GREEDY, ModelLoadError, Piece, Sampling, Score
 
 
 class LlamaCpp:
@@ -50,11 +50,9 @@ class LlamaCpp:
         try:
             return self._api.Llama(str(self._file), **options)
         except (ValueError, RuntimeError, AssertionError) as e:
-            raise problem(
-                f"llama.cpp cannot load {self._file.name}",
-                why=str(e).splitlines()[0] if str(e) else "it gave no reason",
-                do="run `lab verify`; a newer model may need a newer llama-cpp-python",
-            ) from e
+            do = "run `lab verify`; a newer model may need a newer llama-cpp-python"
+            why = _fault(self._file) or str(e).partition("\n")[0]
+            raise ModelLoadError.of(self.engine, self._file.name, why, do) from e
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         return list(self._model.tokenize(text.encode(), add_bos=special, special=special))
@@ -132,6 +130,15 @@ class LlamaCpp:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _fault(file: Path) -> str:
+    """What is wrong with its header; llama.cpp only says that it failed."""
+    try:
+        gguf_header.read(file)
+    except (gguf_header.Broken, OSError) as e:
+        return str(e)
+    return ""
 
 
 def _trained(file: Path) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version as installed
@@ -10,19 +11,23 @@ from typing import Any, Self
 
 from lab.adapters import child, runners
 from lab.core.problem import problem
-from lab.runs.runner import GREEDY, Piece, Sampling, Score
+from lab.runs.runner import GREEDY, ModelLoadError, Piece, Sampling, Score
 
 
 class MLX(runners.Pretrained):
-    """A folder of safetensors, original or quantized by MLX. `exact` computes in float32: for scoring."""
+    """A folder of safetensors, original or quantized by MLX. `exact` computes in float32: for scoring.
+
+    `bits` quantizes an original while it is loaded, rounded as `format: mlx` with these bits would be.
+    """
 
     engine = "mlx"
 
-    def __init__(self, folder: Path, *, context: int | None = None, exact: bool = False) -> None:
+    def __init__(self, folder: Path, *, context: int | None = None, exact: bool = False, bits: int = 0) -> None:
         import mlx.core as mx
         import mlx_lm
         import transformers
-        from mlx_lm.utils import load
+        from mlx.utils import tree_flatten
+        from mlx_lm.utils import load, quantize_model
 
         transformers.logging.set_verbosity_error()
 
@@ -33,13 +38,18 @@ class MLX(runners.Pretrained):
         trained = config.get("max_position_embeddings")
         self.context = min(context or runners.CONTEXT, trained if isinstance(trained, int) else 1 << 30)
         try:
-            self._model, self._tokenizer = load(str(folder))
-        except (ValueError, KeyError, OSError, RuntimeError) as e:
-            raise problem(
-                f"MLX cannot load {folder.name}",
-                why=str(e).splitlines()[0][:200] if str(e) else "it gave no reason",
-                do="run `lab verify`; a newer model may need a newer mlx-lm",
-            ) from e
+            self._model, self._tokenizer = load(str(folder), lazy=bool(bits))
+            if bits:
+                with contextlib.redirect_stdout(None):  # it prints
+                    self._model, _ = quantize_model(self._model, config, 64, bits)
+                # One tensor after the other: the original is never held whole.
+                for _, tensor in tree_flatten(self._model.parameters()):
+                    mx.eval(tensor)
+        except ImportError:
+            raise
+        except Exception as e:
+            do = "run `lab verify`; a newer model may need a newer mlx-lm"
+            raise ModelLoadError.of("MLX", folder.name, str(e).partition("\n")[0][:200], do) from e
         if exact:
             self._model.set_dtype(mx.float32)
 
@@ -109,5 +119,6 @@ def _config(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError) as e:
-        raise problem(f"{folder} has no readable config.json", why=str(e), do="run `lab verify`") from e
+        why = f"its config.json cannot be read: {e}"
+        raise ModelLoadError.of("MLX", folder.name, why, "run `lab verify`") from e
     return found if isinstance(found, dict) else {}

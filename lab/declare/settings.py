@@ -72,6 +72,13 @@ class TrackingSettings(_Block):
     """`local_only` refuses every tracker that is not on this machine."""
 
 
+class LoadingSettings(_Block):
+    """How scripts are given models."""
+
+    four_bit_above: Annotated[float, Field(gt=0)] = 13e9
+    """Unquantized weights of more parameters than this are loaded in 4 bits."""
+
+
 class LabSettings(_Block):
     """The lab itself."""
 
@@ -89,6 +96,8 @@ class LabSettings(_Block):
     """Where the ledger is kept: by default a file in the machine-local state; for teams a PostgreSQL database."""
     network: NetworkSettings = NetworkSettings()
     """How patient downloads are."""
+    loading: LoadingSettings = LoadingSettings()
+    """How scripts are given models."""
     tracking: TrackingSettings = TrackingSettings()
     """Where runs are tracked."""
     quotas: Mapping[Annotated[str, Field(pattern=r"^(user|project)\.\S+$")], Quota] = {}

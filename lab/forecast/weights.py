@@ -81,14 +81,20 @@ def own(arch: Architecture) -> Estimate | None:
     return Estimate.exact(total, "header")
 
 
+def parameters(arch: Architecture, *, mtp: bool = True) -> int | None:
+    """How many numbers the weights are; None where they cannot be counted. Pure."""
+    if arch.parameters and not arch.tensors:
+        return arch.parameters
+    if inventory.missing(arch):
+        return None
+    return sum(t.weights * g.times for g in inventory.groups(arch, mtp=mtp) for t in g.parts)
+
+
 def published(arch: Architecture, *, dtype: str = "", mtp: bool = True) -> Estimate | None:
     """Bytes of the model as published, in `dtype` or its own precision; None where it cannot be counted. Pure."""
-    if arch.parameters and not arch.tensors:
-        count = arch.parameters
-    elif inventory.missing(arch):
+    count = parameters(arch, mtp=mtp)
+    if count is None:
         return None
-    else:
-        count = sum(t.weights * g.times for g in inventory.groups(arch, mtp=mtp) for t in g.parts)
     kind = dtype or arch.dtype
     size = {"F32": 4.0, "FP8": 1.0, "MXFP4": 4.25 / 8}.get(kind, 2.0)
     if kind in ("FP8", "MXFP4"):

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
+from lab.core.problem import Problem, Problems
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -43,6 +45,15 @@ class Score:
         import math
 
         return math.exp(-sum(self.logprobs) / len(self.logprobs)) if self.logprobs else float("nan")
+
+
+class ModelLoadError(Problems):
+    """An engine could not load a model's files: they are damaged, incomplete, or not what the engine knows."""
+
+    @classmethod
+    def of(cls, engine: str, name: str, why: str, do: str) -> ModelLoadError:
+        """`engine` cannot load `name`."""
+        return cls(Problem(f"{engine} cannot load {name}", why=why or "it gave no reason", do=do))
 
 
 class Runner(Protocol):
