@@ -94,9 +94,10 @@ def kl_chart() -> str:
 
 def main() -> None:
     """Writes the three pictures."""
-    (HERE / "graph.svg").write_text(said("lab graph --format svg") + "\n")
-    (HERE / "kl_by_bits.svg").write_text(kl_chart() + "\n")
-    (HERE / "recording.svg").write_text(recording() + "\n")
+    # All are made before one is written: the lab tells what is not committed.
+    made = {"graph": said("lab graph --format svg"), "kl_by_bits": kl_chart(), "recording": recording()}
+    for name, text in made.items():
+        (HERE / f"{name}.svg").write_text(text + "\n")
 
 
 if __name__ == "__main__":
