@@ -23,15 +23,20 @@ def append(path: Path, who: str, what: str, **more: Any) -> str:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
-        before = _last(f)
+        before, end = _last(f), f.seek(0, os.SEEK_END)
         entry: dict[str, Any] = {"at": time.time(), "who": who, "what": what, **more}
         if len(canonical(entry)) > LIMIT:
             entry = {k: entry[k] for k in ("at", "who", "what")} | {"cut": len(canonical(entry))}
         entry["before"] = before
         entry["hash"] = _hash(entry)
-        f.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
-        f.flush()
-        os.fsync(f.fileno())
+        try:
+            f.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+            f.flush()
+            os.fsync(f.fileno())
+        except OSError:
+            # Nobody knows whether it is on disk: the next entry follows the one before it.
+            os.ftruncate(f.fileno(), end)
+            raise
         _tell_last(path, str(entry["hash"]))
         return str(entry["hash"])
 

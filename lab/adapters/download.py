@@ -85,9 +85,12 @@ def download(item: Item, root: Path, net: Net, check: Callable[[], None], moved:
             try:
                 _stream(item, part, net, check)
                 sha256 = part.verified()
-                os.fsync(part.file.fileno())
-                store.add(root, part.path, sha256)
-                part.meta.unlink(missing_ok=True)
+                part.sync()
+                try:
+                    store.add(root, part.path, sha256)
+                finally:
+                    if not part.path.exists():
+                        part.meta.unlink(missing_ok=True)
                 return sha256
             except Wrong as e:
                 part.restart()
@@ -260,9 +263,17 @@ class _Part:
         self.have += len(data)
         self.moved(len(data))
         if self.have - self.synced >= SYNC:
-            os.fsync(self.file.fileno())
-            self.synced = self.have
+            self.sync()
             self.note(self.etag)
+
+    def sync(self) -> None:
+        """The bytes so far are on disk; where that fails, nobody knows which are, so none is taken up again."""
+        try:
+            os.fsync(self.file.fileno())
+        except OSError:
+            self.discard()
+            raise
+        self.synced = self.have
 
     def note(self, etag: str) -> None:
         """Where the bytes come from is written beside them."""

@@ -198,7 +198,11 @@ class _Work:
         if not sha256:
             return False
         blob = store.path(self.root, sha256)
-        return self.whole(blob, sha256) and self.have(item, sha256, item.size or 0)
+        if not self.whole(blob, sha256):
+            return False
+        # Whoever renamed it may have been killed before its name was on disk.
+        store.sync(blob.parent)
+        return self.have(item, sha256, item.size or 0)
 
     def have(self, item: Item, sha256: str, size: int) -> bool:
         with self.lock:

@@ -107,6 +107,7 @@ def work(args: Facts, progress: Progress) -> Facts:
     source, out = Path(args["source"]), Path(args["out"])
     temporary = out.with_name(f".{out.name}.lab-tmp")
     out.parent.mkdir(parents=True, exist_ok=True)
+    temporary.unlink(missing_ok=True)
     if args["copy"]:
         shutil.copyfile(source, temporary)
         engine = f"lab converter {gguf_convert.VERSION}"

@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,14 +129,30 @@ def _aside(store: Path) -> Path:
 
 
 def _settle(file: Path, final: Path) -> None:
+    """What a failed sync may have lost is gone: the next sync of the same bytes would succeed, and keep nothing."""
     fd = os.open(file, os.O_RDONLY)
     try:
         os.fchmod(fd, 0o444)
         os.fsync(fd)
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise
     finally:
         os.close(fd)
+    known = final.exists()
     os.replace(file, final)
-    sync(final.parent)
+    _synced(final.parent, lambda: None if known else final.unlink())
+
+
+def _synced(folder: Path, undo: Callable[[], None]) -> None:
+    """The folder's names are on disk; where that fails, the last change to them is undone: it is not to be taken for
+    finished work later."""
+    try:
+        sync(folder)
+    except OSError:
+        with contextlib.suppress(OSError):
+            undo()
+        raise
 
 
 def sync(folder: Path) -> None:
@@ -181,10 +197,11 @@ def view(
             if before and before.get("files") != record["files"]:
                 bury(store, before)
             clone.exchange(new, folder)
+            _synced(folder.parent, lambda: clone.exchange(new, folder))
             _rescue(store, new, folder.name)
         else:
             os.rename(new, folder)
-        sync(folder.parent)
+            _synced(folder.parent, lambda: os.rename(folder, new))
     except OSError as e:
         raise disk(e, store) from e
     finally:

@@ -59,6 +59,8 @@ class Campaign:
 
     def __init__(self, tmp: Path, deed: Deed, zygote: Zygote, *, broken: str = "") -> None:
         self.lab = TestLab(tmp / "lab")
+        self.env: dict[str, str] = {}
+        """What is in the surroundings of every deed besides."""
         self.deed, self.zygote, self.broken = deed, zygote, broken
         self.dropped = {n.replace("/", ".") for n in deed.before if n not in deed.after}
         self.base, self.log = tmp / "base", tmp / "log"
@@ -107,7 +109,7 @@ class Campaign:
     def _again(self, fault: Fault, broken: str = "") -> Ran:
         self.log.unlink(missing_ok=True)
         words = ("-C", str(self.lab.root), *self.deed.verb)
-        return self.zygote.run(*words, fault=fault, env=self.deed.env, broken=broken)
+        return self.zygote.run(*words, fault=fault, env={**self.deed.env, **self.env}, broken=broken)
 
     def _log(self) -> list[dict[str, Any]]:
         return hook.read(str(self.log))

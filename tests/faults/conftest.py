@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import labs
+from tests.faults import labs, shim
 from tests.faults.campaign import Deed
 from tests.faults.zygote import Zygote
 from tests.labs import TestLab
@@ -20,6 +20,15 @@ from tests.labs import TestLab
 def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
     """Forks children that run `lab`."""
     found = Zygote(tmp_path_factory.mktemp("zygote"))
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def shimmed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    """The same, with `shim.c` under every process: syncs that fail and clocks that jump."""
+    folder = tmp_path_factory.mktemp("shim")
+    found = Zygote(folder, shim.compiled(folder))
     yield found
     found.close()
 

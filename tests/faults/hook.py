@@ -237,6 +237,8 @@ def install(fault: Fault) -> Callable[[], None]:
     _children(counter, put)
     if "lab.adapters" in sys.modules:
         _steps(counter, put)
+    if "lab.adapters.clone" in sys.modules:
+        _exchanges(counter, put)
     return lambda: [back() for back in reversed(undo)] and None
 
 
@@ -286,6 +288,18 @@ def _children(counter: Counter, put: Callable[[Any, str, Any], None]) -> None:
             counter.boundary("spawned", counter.fault.below, self.kill, what=what)
 
     put(subprocess, "Popen", Popen)
+
+
+def _exchanges(counter: Counter, put: Callable[[Any, str, Any], None]) -> None:
+    from lab.adapters import clone
+
+    old = clone.exchange
+
+    def exchange(a: Any, b: Any) -> None:
+        counter.boundary("exchange", b, source=a)
+        old(a, b)
+
+    put(clone, "exchange", exchange)
 
 
 def _steps(counter: Counter, put: Callable[[Any, str, Any], None]) -> None:

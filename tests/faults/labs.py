@@ -41,6 +41,17 @@ def deeds(source: Path | None = None) -> dict[str, Deed]:
     }
 
 
+def downloaded(urls: Mapping[str, str]) -> Deed:
+    """Models and a dataset that come over HTTP: url → sha256, or nothing where that is to be learned."""
+    files = {
+        f"model/net{n}": f"url: {url}\n" + f"sha256: {known}\n" * bool(known)
+        for n, (url, known) in enumerate(urls.items())
+    }
+    first, known = next(iter(urls.items()))
+    files["dataset/net"] = f"url: {first}\nsha256: {known}\n"
+    return Deed("download", {}, files)
+
+
 def heavy(bench: Path, lock: str, env: Mapping[str, str]) -> dict[str, Deed]:
     """A real resource of each heavier kind, made where what it needs is there: kind → deed.
 

@@ -26,7 +26,7 @@ IMPORTS = (
 class Zygote:
     """Runs `lab …` in children forked from one warm process."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, preload: str = "") -> None:
         self.scratch = scratch
         scratch.mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen(
@@ -35,7 +35,7 @@ class Zygote:
             stdout=subprocess.PIPE,
             text=True,
             cwd=REPO,
-            env={**os.environ, "PYTHONPATH": str(REPO)},
+            env={**os.environ, "PYTHONPATH": str(REPO), **({"LD_PRELOAD": preload} if preload else {})},
         )
 
     def run(
