@@ -23,6 +23,9 @@ from lab.app.models import show
 from lab.core import layout
 from lab.core.address import Address, is_name
 from lab.core.problem import did_you_mean, problem
+from lab.core.units import size
+
+CARD = "MODEL_CARD.md"
 
 
 def add(
@@ -133,7 +136,7 @@ def move(lab: Lab, name: str, to: str) -> Path:
 
 
 def export(lab: Lab, name: str, to: Path, progress: Callable[[int, int], None] = lambda a, b: None) -> tuple[Path, int]:
-    """One archive with the model's files, SHA256SUMS and its provenance; returns its path and bytes.
+    """One archive with the model's files, a card, SHA256SUMS and its provenance; returns its path and bytes.
 
     `.tar.zst` where zstd is installed, else `.tar.gz`. Every byte is hashed on its way: a damaged model is a problem,
     and no archive is left. The same model gives the same archive.
@@ -144,6 +147,8 @@ def export(lab: Lab, name: str, to: Path, progress: Callable[[int, int], None] =
     zstd = shutil.which("zstd")
     if to.is_dir() or not to.suffix:
         to = to / f"{found['name']}.tar.{'zst' if zstd else 'gz'}"
+    if to.suffix == ".zst" and not zstd:
+        raise problem("zstd is not installed", do=f"install it, or name the archive {to.with_suffix('.gz').name}")
     total = sum(f["bytes"] or 0 for f in found["files"])
     to.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(to.parent).free
@@ -163,6 +168,30 @@ def export(lab: Lab, name: str, to: Path, progress: Callable[[int, int], None] =
     finally:
         partial.unlink(missing_ok=True)
     return to, to.stat().st_size
+
+
+def card(found: Mapping[str, Any]) -> str:
+    """What `show` knows of a model, as a Markdown page. Pure."""
+    made: Mapping[str, Any] = (found["provenance"] or {}).get("facts") or {}
+    facts = {
+        "source": found["source"],
+        "licence": found["license"],
+        "format": found["format"],
+        "architecture": found["architecture"],
+        "parameters": f"{found['params']:,}" if found["params"] else "",
+        "precision": found["precision"],
+        "context": found["context"],
+        "size": size(found["bytes"] or 0),
+        "tokenizer": found["tokenizer"],
+        "chat template": found["chat_template"],
+        "made of": made.get("of"),
+        "bits per weight": made.get("bits_per_weight"),
+        "made by": (found["provenance"] or {}).get("engine"),
+    }
+    lines = [f"# {found['name']}", "", *([found["description"], ""] if found["description"] else [])]
+    lines += [f"- {k}: {v}" for k, v in facts.items() if v]
+    lines += ["", "Check the files with `sha256sum -c SHA256SUMS`; declare them in a lab as a model with `path:`.", ""]
+    return "\n".join(lines)
 
 
 def _pack(
@@ -185,10 +214,15 @@ def _pack(
     try:
         with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as tar:
             done = 0
-            sums = "".join(f"{f['sha256']}  {f['name']}\n" for f in found["files"])
-            _member(tar, f"{found['name']}/SHA256SUMS", io.BytesIO(sums.encode()), len(sums.encode()))
             record = json.dumps(found["provenance"], indent=1, sort_keys=True).encode()
-            _member(tar, f"{found['name']}/{layout.PROVENANCE}", io.BytesIO(record), len(record))
+            texts = {layout.PROVENANCE: record}
+            if CARD not in {f["name"] for f in found["files"]}:
+                texts[CARD] = card(found).encode()
+            sums = [(hashlib.sha256(text).hexdigest(), name) for name, text in texts.items()]
+            sums += [(f["sha256"], f["name"]) for f in found["files"]]
+            texts["SHA256SUMS"] = "".join(f"{sha256}  {name}\n" for sha256, name in sums).encode()
+            for name, text in texts.items():
+                _member(tar, f"{found['name']}/{name}", io.BytesIO(text), len(text))
             for file in found["files"]:
                 place = Path(file["lies_in"])
                 if not place.is_file():

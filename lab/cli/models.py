@@ -48,7 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     sub = verbs.add_parser("move", help="declare that a model lives in another store")
     sub.add_argument("name")
     sub.add_argument("store", help="a store or tier of `lab.stores`")
-    sub = verbs.add_parser("export", help="one archive with checksums")
+    sub = verbs.add_parser("export", help="one archive with a card and checksums")
     sub.add_argument("name")
     sub.add_argument(
         "to", nargs="?", type=Path, default=Path(), help="a folder, or a file ending in .tar.zst or .tar.gz"
@@ -105,7 +105,7 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
             )
         case "export":
             archive, length = library.export(lab, args.name, args.to, _progress)
-            print(f"{archive}  {size(length)}, with SHA256SUMS")
+            print(f"{archive}  {size(length)}, with a card and SHA256SUMS")
     return 0
 
 
