@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -136,7 +137,7 @@ def _carry_out(lab: Lab, ledger: Ledger, found: Plan, verb: str, without: Sequen
     interrupted = walk.stop.is_set() or walk.cancel.is_set()
     failed = any(r.outcome is not Outcome.DONE for r in results.values())
     outcome = "interrupted" if interrupted else "failed" if failed else "done"
-    generations.finish(ledger, number, {k: v for k, v in found.summary.items() if v}, outcome)
+    generations.finish(ledger, number, Counter(c.word for c in found.changes), outcome)
     ledger.stamp()
     ledger.fold()
     state.keep_copy(lab)

@@ -15,7 +15,6 @@ from lab.core.facts import ABSENT, Difference, Facts, differences
 from lab.core.problem import Problems, Unknown, did_you_mean, problem
 from lab.core.world import Depth
 from lab.ledger import generations
-from lab.plan.text import word
 
 if TYPE_CHECKING:
     from lab.adapters.admission import Entry
@@ -39,7 +38,7 @@ def status(lab: Lab, only: Sequence[str] = ()) -> list[Line]:
     lines = []
     for change in found.changes:
         record = lab.records.get(change.address)
-        state = "as declared" if change.action is Action.NONE else f"to {word(change)}"
+        state = "as declared" if change.action is Action.NONE else f"to {change.word}"
         profiles = tuple(record.profiles.split()) if record else ()
         lines.append(Line(change.address, state, change.reason, profiles, record.at if record else 0.0))
     here = {c.address for c in found.changes}

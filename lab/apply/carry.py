@@ -138,7 +138,7 @@ class Carrier:
         try:
             if deed.change.maybe and self._spared(deed):
                 return [(address, Result(Outcome.DONE, why="what it needs has equal content", seconds=0.0))]
-            self.tell(Event("start", address, str(deed.change.action)))
+            self.tell(Event("start", address, deed.change.word))
             self._intend([address])
             work = self._work(address)
             self._walk_steps(address, self._made.get(address, ()), work)
@@ -197,7 +197,7 @@ class Carrier:
         try:
             self._intend(shared)
             for address in shared:
-                self.tell(Event("start", address, str(self.deeds[address].change.action)))
+                self.tell(Event("start", address, self.deeds[address].change.word))
             for n in range(rounds):
                 turn = [
                     (a, self._made.get(a, ())[n]) for a in shared if a not in failed and n < len(self._made.get(a, ()))
@@ -262,9 +262,7 @@ class Carrier:
             change = deed.change
             if change.action is Action.DESTROY:
                 gone.append(address)
-                entries.append(
-                    (address, str(change.action), change.reason, deed.before.digest if deed.before else "", "")
-                )
+                entries.append((address, change.word, change.reason, deed.before.digest if deed.before else "", ""))
                 continue
             facts = facts or {}
             content = str(facts.get("content_digest") or digest(facts))
@@ -273,7 +271,7 @@ class Carrier:
             if change.moved_from:
                 gone.append(change.moved_from)
             before = deed.before.digest if deed.before else ""
-            entries.append((address, str(change.action), change.reason, before, change.digest))
+            entries.append((address, change.word, change.reason, before, change.digest))
         if not finished:
             return
         with self._write, self.ledger.transaction():

@@ -97,9 +97,7 @@ class Walk:
         change = self._deeds[address].change
         kind = {Outcome.DONE: "done", Outcome.FAILED: "failed", Outcome.NOT_TRIED: "skipped"}[result.outcome]
         self._tell(
-            Event(
-                kind, address, str(change.action), result.why, seconds=result.seconds, problems=tuple(result.problems)
-            )
+            Event(kind, address, change.word, result.why, seconds=result.seconds, problems=tuple(result.problems))
         )
         if result.outcome is Outcome.DONE:
             for fed in feeds.get(address, ()):
@@ -112,5 +110,5 @@ class Walk:
             cause, fed = stopped.pop()
             if fed not in self._results:
                 self._results[fed] = Result(Outcome.NOT_TRIED, why=f"needs {cause}")
-                self._tell(Event("skipped", fed, str(self._deeds[fed].change.action), f"needs {cause}"))
+                self._tell(Event("skipped", fed, self._deeds[fed].change.word, f"needs {cause}"))
                 stopped += [(fed, more) for more in feeds.get(fed, ())]

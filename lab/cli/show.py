@@ -12,7 +12,6 @@ from lab.cli import _arguments
 from lab.core.facts import ABSENT
 from lab.core.units import moment
 from lab.plan.decide import shown as short
-from lab.plan.text import word
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +41,7 @@ def render(s: Shown, address: str) -> str:
     elif str(s.change.action) == "none":
         lines.append(f"  as declared{': ' + s.change.reason if s.change.reason else ''}")
     else:
-        lines.append(f"  to {word(s.change)}: {s.change.reason}")
+        lines.append(f"  to {s.change.word}: {s.change.reason}")
     if s.recorded_at:
         lines.append(f"  recorded {moment(s.recorded_at)}")
     lines.append(f"  digest {s.digest}")

@@ -56,6 +56,15 @@ class Change:
     where: str = ""
     """`conf/quantization/tiny_lm_q4.yaml:3`."""
 
+    @property
+    def word(self) -> str:
+        """The action as people call it: a repair is an update that only drift asks for; a release is a soft destroy."""
+        if self.release and self.action is Action.DESTROY:
+            return "release"
+        if self.drift and not self.fields and self.action in (Action.UPDATE, Action.REPLACE) and not self.maybe:
+            return "repair"
+        return str(self.action)
+
     def to_json(self) -> dict[str, Any]:
         """As documented in `docs/plan-schema.json`."""
         drift = [d.to_json() for d in self.drift]
@@ -73,4 +82,4 @@ class Change:
         for name in ("gone", "unknown", "maybe", "release", "moved_from"):
             if getattr(self, name):
                 out[name] = getattr(self, name)
-        return out
+        return out if self.word == self.action else out | {"word": self.word}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lab.plan.decide import told
 from lab.plan.plan import Plan
-from lab.plan.text import cost, heading, nothing, totals, word
+from lab.plan.text import cost, heading, nothing, totals
 
 
 def render(plan: Plan) -> str:
@@ -15,7 +15,7 @@ def render(plan: Plan) -> str:
     else:
         lines += ["| | resource | why | cost |", "|---|---|---|---|"]
         for change in plan.todo:
-            row = (word(change), f"`{change.address}`", change.reason, " · ".join(cost(change.forecast)))
+            row = (change.word, f"`{change.address}`", change.reason, " · ".join(cost(change.forecast)))
             lines.append("| " + " | ".join(_cell(c) for c in row) + " |")
         detailed = [c for c in plan.todo if c.fields or c.drift]
         if detailed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 
-from lab.core.change import Action, Change
+from lab.core.change import Change
 from lab.core.forecast import STALE, Forecast
 from lab.core.language import t
 from lab.core.problem import Problem
@@ -26,15 +26,6 @@ _SIGN = {
     "none": (" ", "2"),
 }
 _WORDS = ("create", "update", "replace", "rerun", "repair", "destroy", "release", "adopt", "move")
-
-
-def word(change: Change) -> str:
-    """The action as people call it: a repair is an update that only drift asks for; a release is a soft destroy."""
-    if change.release and change.action is Action.DESTROY:
-        return "release"
-    if change.drift and not change.fields and change.action in (Action.UPDATE, Action.REPLACE) and not change.maybe:
-        return "repair"
-    return str(change.action)
 
 
 def render(plan: Plan, *, colour: bool = False, verbose: bool = False, hint: bool = True) -> str:
@@ -100,7 +91,7 @@ def totals(plan: Plan) -> str:
     """`1 to replace, 23 unchanged.  Needs 1.6 MB of disk, at most 310 MB of memory, about 30 s.` Pure."""
     count = dict.fromkeys(_WORDS, 0)
     for change in plan.todo:
-        count[word(change)] += 1
+        count[change.word] += 1
     parts = [t(f"{{n}} to {w}", n=n) for w, n in count.items() if n]
     still = len(plan.changes) - len(plan.todo)
     if still:
@@ -154,7 +145,7 @@ def problems(found: Iterable[Problem]) -> list[str]:
 
 
 def _change(change: Change, width: int, paint: _Paint, verbose: bool) -> list[str]:
-    name = word(change)
+    name = change.word
     sign, code = _SIGN[name]
     where = f"  ({change.where})" if change.where and change.fields else ""
     maybe = t(" (only if its content really changes)") if change.maybe else ""

@@ -71,8 +71,19 @@ def test_drift_is_one_update_and_apply_repairs_only_that(tmp_path: Path) -> None
     assert plan["changes"][0]["drift"][0]["field"] == "content"
     assert lab("drift").code == 1
     assert lab("verify").code == 1
-    assert lab("apply", "--yes").code == 0
+    said = lab("apply", "--yes", "--json-events")
+    assert said.code == 0
     assert (tmp_path / "out/a.txt").read_text() == "hello"
+    # The plan's word stays the word: in its JSON beside the action, while it is done, and afterwards.
+    assert (plan["changes"][0]["action"], plan["changes"][0]["word"]) == ("update", "repair")
+    events = [json.loads(line) for line in said.err.splitlines()]
+    assert {e["action"] for e in events if e.get("address") == "file.a"} == {"repair"}
+    (one,) = json.loads(lab("history", "2", "--json").out)["changes"]
+    assert one["action"] == "repair"
+    assert "1 repair" in lab("history").out
+    assert "repair   file.a" in lab("history", "2").out
+    lab.write("out/a.txt", "hacked again")
+    assert "repaired" in lab("apply", "--yes").err
     assert (tmp_path / "out/b.txt").stat().st_mtime_ns == before.st_mtime_ns
     assert lab("verify").code == 0
 
@@ -164,7 +175,8 @@ def test_import_adopts_and_destroy_releases(tmp_path: Path) -> None:
     (tmp_path / "conf/file/a.yaml").unlink()
     lab.write("conf/file/z.yaml", "path: ROOT/out/z.txt\ncontent: z\n")
     assert "release" in lab("plan").out
-    assert lab("apply", "--yes").code == 0
+    assert "released" in lab("apply", "--yes").err
+    assert "release" in lab("history").out
     assert (tmp_path / "out/a.txt").read_text() == "hello"
 
 
