@@ -227,8 +227,11 @@ class _Part:
             raise store.disk(e, root) from e
         with file:
             part = cls(item, path, file)
-            part.resume()
-            yield part
+            try:
+                part.resume()
+                yield part
+            finally:
+                part.tidy()
 
     def resume(self) -> None:
         """What lies in the part is taken up where it is from the same source; its hash is computed anew."""
@@ -303,6 +306,12 @@ class _Part:
             if git.hexdigest() != item.oid:
                 raise Wrong(f"git's hash of them is {git.hexdigest()}, not {item.oid}")
         return found
+
+    def tidy(self) -> None:
+        """A part that holds no bytes is not left; under its name there may be another's by now."""
+        with contextlib.suppress(OSError):
+            if not self.have and os.fstat(self.file.fileno()).st_ino == os.stat(self.path).st_ino:
+                self.discard()
 
     def discard(self) -> None:
         """Neither the part nor its note is left."""

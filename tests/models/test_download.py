@@ -91,8 +91,20 @@ def test_a_server_that_does_not_stop_is_a_problem_and_nothing_gets_the_final_nam
         get(server, tmp_path, **known)
     assert found.value.problems[0].do
     assert not (tmp_path / "store/blobs").exists()
-    if "other bytes" in says:
-        assert left(tmp_path) == []
+    assert left(tmp_path) == [], "nothing is left that holds no bytes"
+
+
+def test_a_refusal_leaves_nothing_and_what_came_is_kept(server: Server, tmp_path: Path) -> None:
+    server.faults["w.bin"] = ["error:404"]
+    with pytest.raises(http.Refused):
+        get(server, tmp_path)
+    assert left(tmp_path) == []
+    server.faults["w.bin"] = ["cut:70000"] + ["cut:0"] * 3
+    with pytest.raises(Problems, match="70,000 bytes are kept"):
+        get(server, tmp_path)
+    assert left(tmp_path) == [f"{sha256(DATA)}.json", f"{sha256(DATA)}.part"]
+    get(server, tmp_path)
+    assert left(tmp_path) == []
 
 
 def test_gits_hash_of_a_small_file_is_checked(server: Server, tmp_path: Path) -> None:
