@@ -55,7 +55,7 @@ async def _solve(request: dict[str, Any], platform: str, part: dict[str, Any]) -
         records = await r.solve(
             sources=request["channels"],
             specs=specs,
-            gateway=r.Gateway(cache_dir=Path(request["cache"]) / "repodata"),
+            gateway=_gateway(request),
             platforms=[platform, "noarch"],
             virtual_packages=virtual,
             locked_packages=locked,
@@ -79,13 +79,27 @@ async def _solve(request: dict[str, Any], platform: str, part: dict[str, Any]) -
     ]
 
 
+def _gateway(request: dict[str, Any]) -> Any:
+    import rattler as r
+
+    cache = Path(request["cache"]) / "repodata"
+    return r.Gateway(cache_dir=cache, client=_client(request["channels"]))
+
+
+def _client(asked: list[str]) -> Any:
+    """What asks servers, with the credentials that ~/.netrc or rattler's own store has for them; None without any."""
+    import rattler as r
+
+    return r.Client.default_client() if any(not url.startswith("file:") for url in asked) else None
+
+
 async def _sizes(request: dict[str, Any], platform: str, records: list[Any]) -> dict[str, int]:
     """URL → bytes of records that came from a lock, which holds no sizes."""
     import rattler as r
 
     if not records:
         return {}
-    found = await r.Gateway(cache_dir=Path(request["cache"]) / "repodata").query(
+    found = await _gateway(request).query(
         sources=request["channels"],
         platforms=[platform, "noarch"],
         specs=[r.MatchSpec(x.name.normalized) for x in records],
@@ -141,6 +155,7 @@ async def _install(request: dict[str, Any], records: list[Any]) -> None:
             else None,
             cache_dir=packages,
             show_progress=False,
+            client=_client([x.url for x in records]),
         )
     except Exception as e:
         text = str(e)

@@ -34,11 +34,11 @@ def items(step: Fetch | Resolve, stage: Stage) -> tuple[list[Item], Mapping[str,
         raise problem(f"offline: {url} is not asked", do="set `offline: false`")
     token = stage.secret(step.token) if step.token else ""
     tree = stage.scratch / "git"
-    _git(tree, token, "init", "-q", str(tree))
-    _git(tree, token, "-C", str(tree), "fetch", "-q", "--depth", "1", "--", url, revision)
-    commit = _git(tree, token, "-C", str(tree), "rev-parse", "FETCH_HEAD").strip()
-    _git(tree, token, "-C", str(tree), "-c", "advice.detachedHead=false", "checkout", "-q", "--force", commit)
-    names = _git(tree, token, "-C", str(tree), "ls-files", "-z").split("\0")
+    _git(tree, "init", "-q", str(tree))
+    _git(tree, "-C", str(tree), "fetch", "-q", "--depth", "1", "--", url, revision, sent=_sent(url, token))
+    commit = _git(tree, "-C", str(tree), "rev-parse", "FETCH_HEAD").strip()
+    _git(tree, "-C", str(tree), "-c", "advice.detachedHead=false", "checkout", "-q", "--force", commit)
+    names = _git(tree, "-C", str(tree), "ls-files", "-z").split("\0")
     chosen = hub.choose([n for n in names if n], step.source, getattr(step, "allow_pickle", False))
     found, kept = [], {}
     for name in sorted(chosen):
@@ -94,7 +94,24 @@ def _lfs_local(top: Path, oid: str) -> list[Path]:
     return [p for p in places if p.is_file()]
 
 
-def _git(tree: Path, token: str, *words: str) -> str:
+def _sent(url: str, token: str) -> dict[str, str]:
+    """What gives git a token for the server of one address and no other: it sends a header on after a redirect. Pure.
+
+    In the environment, not in the arguments: those are shown to every user of the machine.
+    """
+    if not token:
+        return {}
+    parts = urllib.parse.urlsplit(url)
+    return {
+        "GIT_CONFIG_COUNT": "2",
+        "GIT_CONFIG_KEY_0": f"http.{parts.scheme}://{parts.netloc}/.extraHeader",
+        "GIT_CONFIG_VALUE_0": f"Authorization: Bearer {token}",
+        "GIT_CONFIG_KEY_1": "http.followRedirects",
+        "GIT_CONFIG_VALUE_1": "false",
+    }
+
+
+def _git(tree: Path, *words: str, sent: Mapping[str, str] | None = None) -> str:
     env = {
         **os.environ,
         "GIT_TERMINAL_PROMPT": "0",
@@ -102,11 +119,8 @@ def _git(tree: Path, token: str, *words: str) -> str:
         "GIT_ALLOW_PROTOCOL": "https:http:ssh:git:file",
         "GIT_CONFIG_GLOBAL": os.devnull,
         "LC_ALL": "C",
+        **(sent or {}),
     }
-    if token:
-        # In the environment, not in the arguments: those are shown to every user of the machine.
-        env |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "http.extraHeader"}
-        env["GIT_CONFIG_VALUE_0"] = f"Authorization: Bearer {token}"
     tree.mkdir(parents=True, exist_ok=True)
     try:
         done = subprocess.run(["git", *words], env=env, capture_output=True, text=True, timeout=3600, check=False)

@@ -47,13 +47,19 @@ def loopback(url: str) -> bool:
 
 
 def allow(url: str, offline: bool) -> None:
-    """Raises where the URL may not be asked: not http(s), or not this machine while offline."""
+    """Raises where the URL may not be asked: not http(s), a password in it, a machine's own settings, or offline."""
     try:
-        scheme = urllib.parse.urlsplit(url).scheme
+        parts = urllib.parse.urlsplit(url)
     except ValueError:
-        raise problem(f"{url[:200]!r} is no address", do="check who names it") from None
-    if scheme not in ("http", "https"):
+        raise problem("an address cannot be read", do="check who names it") from None
+    if parts.scheme not in ("http", "https"):
         raise problem(f"{shown(url)} cannot be fetched", why="only http, https and file are", do="name another source")
+    if "@" in parts.netloc:
+        raise problem(f"the address {shown(url)} holds a user or password", do="name it without, and declare `token:`")
+    if _inward(parts.hostname or ""):
+        raise problem(
+            f"{parts.hostname} is not asked", why="no files are kept at such an address", do="check who names it"
+        )
     if offline and not loopback(url):
         raise problem(
             f"offline: {urllib.parse.urlsplit(url).hostname} is not asked",
@@ -62,21 +68,48 @@ def allow(url: str, offline: bool) -> None:
         )
 
 
+def _inward(host: str) -> bool:
+    """Whether a host is one that only tells a machine about itself: clouds keep credentials there. Pure."""
+    if host.rstrip(".") in ("metadata.google.internal", "metadata"):
+        return True
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return found.is_link_local or found.is_multicast or host in ("fd00:ec2::254", "100.100.100.200")
+
+
+def same(url: str, other: str) -> bool:
+    """Whether two URLs lead to the same server. Pure."""
+    return urllib.parse.urlsplit(url)[:2] == urllib.parse.urlsplit(other)[:2]
+
+
 def shown(url: str) -> str:
     """The URL without what may be secret: user, password, query. Pure."""
-    u = urllib.parse.urlsplit(url)
+    try:
+        u = urllib.parse.urlsplit(url)
+    except ValueError:
+        return "an address"
     return urllib.parse.urlunsplit((u.scheme, u.netloc.rpartition("@")[2], u.path, "", ""))
 
 
-class _Redirect(urllib.request.HTTPRedirectHandler):
+_PLAIN = ("User-agent", "Accept", "Accept-encoding", "Range", "If-range")
+"""Headers that another host is sent as well; what else was sent may be a key."""
+
+
+class Redirect(urllib.request.HTTPRedirectHandler):
+    """Follows redirects; another host is told no token, and nobody leads from outside to this machine."""
+
     def __init__(self, offline: bool) -> None:
         self.offline = offline
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         allow(newurl, self.offline)
+        if loopback(newurl) and not loopback(req.full_url):
+            raise problem(f"{shown(req.full_url)} leads to this machine", do="check the address")
         new = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if new is not None and urllib.parse.urlsplit(newurl)[:2] != urllib.parse.urlsplit(req.full_url)[:2]:
-            new.headers.pop("Authorization", None)
+        if new is not None and not same(newurl, req.full_url):
+            new.headers = {k: v for k, v in new.headers.items() if k in _PLAIN}
         return new
 
 
@@ -98,7 +131,7 @@ def open_(
         data=data,
     )
     proxies = urllib.request.ProxyHandler({} if loopback(url) else None)
-    opener = urllib.request.build_opener(proxies, _Redirect(offline))
+    opener = urllib.request.build_opener(proxies, Redirect(offline))
     try:
         return opener.open(request, timeout=timeout)
     except urllib.error.HTTPError as e:
@@ -138,7 +171,7 @@ def answer(
     for attempt in range(tries):
         try:
             with open_(url, headers, offline=offline) as response:
-                data = response.read(limit + 1)
+                data = _whole(response, limit + 1)
                 length = response.headers.get("Content-Length", "")
                 if len(data) > limit:
                     raise problem(f"{shown(url)} answers with more than {limit:,} bytes", do="check the address")
@@ -152,6 +185,20 @@ def answer(
         if attempt + 1 < tries:
             time.sleep(after or 0.2 * 2**attempt)
     raise unreachable(url, why)
+
+
+def _whole(response: http.client.HTTPResponse, limit: int) -> bytes:
+    """What comes, up to a limit; Transient from a server that sends almost nothing."""
+    import time
+
+    data, mark, since = bytearray(), 0, time.monotonic()
+    while len(data) < limit and (more := response.read1(limit - len(data))):
+        data += more
+        if (now := time.monotonic()) - since > 20:
+            if len(data) - mark < 1024:
+                raise Transient("the server sends almost nothing")
+            mark, since = len(data), now
+    return bytes(data)
 
 
 def unreachable(url: str, why: str) -> Exception:

@@ -23,6 +23,8 @@ from lab.core.steps_models import Fetch, Resolve
 
 HOME = "https://huggingface.co"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+PAGES = 2000
+"""Most pages a list of files may have."""
 OTHERS = (".h5", ".msgpack", ".onnx", ".ot", ".tflite", ".mlmodel")
 """Weights in formats of other frameworks."""
 
@@ -36,7 +38,7 @@ def items(step: Fetch | Resolve, stage: Stage) -> tuple[list[Item], Mapping[str,
     pinned = bool(step.files) and all(f.get("sha256") for f in step.files.values())
     if pinned:
         at = {n: str(f.get("url") or resolve_url(base, repository, revision, n)) for n, f in step.files.items()}
-        return [_item(n, f, at[n], sent) for n, f in step.files.items()], {}
+        return [_item(n, f, at[n], sources.own(at[n], base, sent)) for n, f in step.files.items()], {}
     local = getattr(step, "local", False) or (stage.offline and not http.loopback(base))
     if local or (isinstance(step, Fetch) and _complete(source)):
         return _cached(source)
@@ -106,9 +108,12 @@ def _listing(
     if not re.fullmatch(r"[0-9a-f]{40,64}", commit):
         raise problem(f"{base} does not say which commit `{revision}` of {repository} is", do="check the endpoint")
     entries: list[dict[str, Any]] = []
-    url = f"{at}/tree/{commit}?recursive=true"
+    url, asked = f"{at}/tree/{commit}?recursive=true", set[str]()
     while url:
-        page, headers = http.json_(url, sent, offline=offline)
+        if url in asked or len(asked) >= PAGES:
+            raise problem(f"the list of {repository}'s files at {base} does not end", do="check the endpoint")
+        asked.add(url)
+        page, headers = http.json_(url, sources.own(url, base, sent), offline=offline)
         listed: list[Entry] = told(list[Entry], page, url)
         for entry in listed:
             if entry.type != "file":

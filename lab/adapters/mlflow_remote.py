@@ -15,7 +15,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from lab.adapters import http
 from lab.adapters.mlflow_local import Unready, run_id
+from lab.core.problem import Problems
 from lab.runs.folder import RunFolder
 
 BATCH = 1000
@@ -134,9 +136,13 @@ def _open(request: urllib.request.Request, timeout: float) -> bytes:
     elif token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
         request.add_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:  # nosec B310 # settings allow http(s) only
+        proxies = urllib.request.ProxyHandler({} if http.loopback(request.full_url) else None)
+        opener = urllib.request.build_opener(proxies, http.Redirect(False))
+        with opener.open(request, timeout=timeout) as answer:
             return bytes(answer.read())
     except urllib.error.HTTPError as e:
         raise Unready(f"the tracker answered {e.code}: {e.read(300).decode(errors='replace')}") from e
+    except Problems as e:
+        raise Unready(e.problems[0].summary) from e
     except (OSError, ValueError) as e:
         raise Unready(f"the tracker does not answer: {getattr(e, 'reason', e)}") from e

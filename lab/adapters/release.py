@@ -34,7 +34,7 @@ def items(step: Fetch | Resolve, stage: Stage) -> tuple[list[Item], Mapping[str,
                 url=str(f["url"]),
                 sha256=str(f["sha256"]),
                 size=f.get("size"),
-                headers=_own(str(f["url"]), base, sent),
+                headers=sources.own(str(f["url"]), base, sent),
             )
             for n, f in step.files.items()
         ], {}
@@ -51,16 +51,12 @@ def items(step: Fetch | Resolve, stage: Stage) -> tuple[list[Item], Mapping[str,
         asset = assets[name]
         digest = (asset.digest or "").removeprefix("sha256:") or sums.get(name, "")
         url = asset.browser_download_url
-        headers = _own(url, base, sent)
+        headers = sources.own(url, base, sent)
         if sent and not headers and asset.url:
             # A private release is fetched through the API: the token goes to the API's host only.
             url, headers = asset.url, {**sent, "Accept": "application/octet-stream"}
         found.append(Item(name, url=url, sha256=digest, size=asset.size, headers=headers))
     return found, {"tag": release.tag_name or tag}
-
-
-def _own(url: str, base: str, sent: Mapping[str, str]) -> Mapping[str, str]:
-    return sent if urllib.parse.urlsplit(url)[:2] == urllib.parse.urlsplit(base)[:2] else {}
 
 
 def _sums(assets: Mapping[str, Asset], sent: Mapping[str, str], base: str, offline: bool) -> dict[str, str]:
@@ -69,5 +65,5 @@ def _sums(assets: Mapping[str, Asset], sent: Mapping[str, str], base: str, offli
     if name is None:
         return {}
     url = assets[name].browser_download_url
-    text = http.body(url, _own(url, base, sent), offline=offline, limit=1 << 20).decode("utf-8", "replace")
+    text = http.body(url, sources.own(url, base, sent), offline=offline, limit=1 << 20).decode("utf-8", "replace")
     return {m[2].strip(): m[1] for m in re.finditer(r"(?m)^([0-9a-f]{64})[ \t]+\*?(.+)$", text)}

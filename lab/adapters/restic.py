@@ -162,8 +162,8 @@ class Repository(Tool):
         return ["restic", "--repo", self.repo, "--password-file", f"/dev/fd/{password}", *cache, *limit, *words]
 
     def environment(self, password: int) -> Mapping[str, str]:
-        """Ours, without what would send restic elsewhere."""
-        return {k: v for k, v in os.environ.items() if not k.startswith("RESTIC_")}
+        """Ours, without what would send restic elsewhere; a REST server's user and password come from there."""
+        return {k: v for k, v in os.environ.items() if not k.startswith("RESTIC_") or k.startswith("RESTIC_REST_")}
 
     def failed(self, verb: str, status: int, text: str) -> Problems:
         """What restic means; versions before 0.17 say it in words only."""

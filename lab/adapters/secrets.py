@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
+from lab.core import masking
 from lab.core.problem import problem
 from lab.core.secret import Secret
 
+_withheld: dict[str, str] = {}
+"""What `withhold` took out of the environment."""
+
 
 def resolve(reference: str) -> str:
-    """The value of `env:NAME`, `file:PATH`, `keychain:ITEM` or `command:LINE`, without a final newline."""
-    secret = Secret.parse(reference)
+    """The value of `env:NAME`, `file:PATH`, `keychain:ITEM` or `command:LINE`, without a final newline.
+
+    From then on it is masked in all that this process says, and a crash leaves no core file.
+    """
+    value = _read(Secret.parse(reference), reference)
+    masking.know(value)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    return value
+
+
+def withhold(references: Iterable[Secret]) -> None:
+    """The variables of `env:` references are out of a command's environment: a child has those it is given."""
+    for reference in references if masking.alone else ():
+        if reference.source == "env" and reference.key in os.environ:
+            _withheld[reference.key] = os.environ.pop(reference.key)
+
+
+def _read(secret: Secret, reference: str) -> str:
     if secret.source == "env":
-        if secret.key not in os.environ:
+        withhold([secret])
+        found = os.environ.get(secret.key, _withheld.get(secret.key))
+        if found is None:
             raise problem(f"the secret {reference} is not there", why="no such environment variable", do="export it")
-        return os.environ[secret.key]
+        return found
     if secret.source == "file":
         try:
             return Path(secret.key).expanduser().read_text().rstrip("\n")

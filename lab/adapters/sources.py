@@ -28,7 +28,12 @@ def items(step: Fetch | Resolve, stage: Stage) -> tuple[list[Item], Mapping[str,
     if "path" in source:
         return _local(Path(source["path"]), str(source.get("place", "auto")), stage, step.files), {}
     if "url" in source or "urls" in source:
-        return [_url(name, f, headers(step, stage)) for name, f in step.files.items()], {}
+        sent, declared = headers(step, stage), source.get("urls") or {}
+        return [
+            # A lock may name another address than the declaration: it is told no token.
+            _url(name, f, own(str(f.get("url")), str(declared.get(name) or source.get("url") or ""), sent))
+            for name, f in step.files.items()
+        ], {}
     kind = next((k for k in LISTERS if k in source), None)
     if kind is None:
         raise problem(f"{stage.address} has no source", do="declare one of path, url, hub, ollama, git, release")
@@ -42,6 +47,11 @@ def items(step: Fetch | Resolve, stage: Stage) -> tuple[list[Item], Mapping[str,
 def headers(step: Fetch | Resolve, stage: Stage) -> dict[str, str]:
     """The bearer token, where one is declared."""
     return {"Authorization": f"Bearer {stage.secret(step.token)}"} if step.token else {}
+
+
+def own(url: str, base: str, sent: Mapping[str, str]) -> Mapping[str, str]:
+    """The token, where the URL is the source's own server. Pure."""
+    return sent if http.same(url, base) else {}
 
 
 def _url(name: str, file: Mapping[str, Any], sent: Mapping[str, str]) -> Item:

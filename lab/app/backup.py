@@ -14,6 +14,7 @@ from lab.adapters.secrets import resolve
 from lab.app import _snapshot
 from lab.app._saved import gather
 from lab.app.lab import Lab
+from lab.core.masking import masked
 from lab.core.problem import Problem, Problems, did_you_mean, problem
 from lab.core.schedule import period
 
@@ -187,7 +188,7 @@ def note(lab: Lab, name: str, what: str, **more: Any) -> None:
     path = lab.state / "backup" / f"{name}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as f:
-        f.write(json.dumps({"at": time.time(), "what": what, **more}) + "\n")
+        f.write(masked(json.dumps({"at": time.time(), "what": what, **more})) + "\n")
 
 
 def _tags(lab: Lab, name: str) -> Sequence[str]:

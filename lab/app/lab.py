@@ -11,7 +11,7 @@ from typing import Any
 
 from lab import adapters, declare, kinds
 from lab.adapters import git, machine
-from lab.adapters.secrets import resolve
+from lab.adapters.secrets import resolve, withhold
 from lab.adapters.world import Hashes, Machine
 from lab.apply.events import Event, Tell, silent
 from lab.apply.stage import Places, Work
@@ -21,6 +21,7 @@ from lab.core.host import Host
 from lab.core.kind import Context, Declaration
 from lab.core.problem import Problems, Unknown, problem
 from lab.core.record import Record
+from lab.core.secret import references
 from lab.core.step import Step
 from lab.core.world import Depth
 from lab.ledger import generations, lock
@@ -73,7 +74,7 @@ class Lab:
     @cached_property
     def declared(self) -> declare.Declared:
         """What the lab declares; raises Problems with all that is wrong."""
-        return declare.load(
+        found = declare.load(
             self.source or self.root,
             self.overrides,
             cache=self.state / "cache" / "declare",
@@ -81,6 +82,8 @@ class Lab:
             machine=lambda: read_machine(self.state),
             lives=self.root if self.source else None,
         )
+        withhold(r for d in found.declarations.values() for r in references(d))
+        return found
 
     def _recorded(self, address: str, head: Mapping[str, Any]) -> Facts | None:
         """What the ledger holds of a resource."""

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from lab.adapters import experiments
+from lab.adapters.secrets import withhold
 from lab.adapters.supervisor import wait
 from lab.app.lab import Lab
 from lab.app.run import folder as find
 from lab.core.problem import Problems, problem
+from lab.core.secret import Secret
 from lab.runs import provenance
 from lab.runs.folder import RunFolder, new_id
 from lab.runs.listing import listed
@@ -68,6 +70,7 @@ def again(lab: Lab, run: RunFolder, *, keep: bool = False) -> Reproduced:
     if spec.get("own"):
         raise problem(f"{run.id} cannot be reproduced", why="it was begun by a script, not by `lab run`")
     unlike(run, inputs)
+    withhold(Secret(str(r)) for r in (inputs.get("secrets") or {}).values())
     new = lab.state / "runs" / new_id(str(spec["name"]))
     work = lab.state / "reproduce" / new.name
     notes: list[str] = []

@@ -20,6 +20,7 @@ from lab.apply.stage import Places, Work
 from lab.core.address import Address
 from lab.core.change import Action, Change
 from lab.core.facts import ABSENT, Facts, differences, digest
+from lab.core.masking import masked
 from lab.core.problem import Problem, Problems, problem
 from lab.core.record import Record
 from lab.core.step import Cancelled, Step
@@ -349,7 +350,8 @@ class Carrier:
         if isinstance(error, Cancelled):
             return Result(Outcome.NOT_TRIED, why="the apply was interrupted", seconds=seconds)
         if isinstance(error, Problems):
-            return Result(Outcome.FAILED, error.problems, seconds=seconds, why=error.problems[0].summary)
+            told = tuple(p.masked() for p in error.problems)
+            return Result(Outcome.FAILED, told, seconds=seconds, why=told[0].summary)
         found = explained(error)
         if found is None:
             log = self._log(address, error)
@@ -358,6 +360,7 @@ class Carrier:
                 why="this is a fault in Lab, not in your declaration",
                 do=f"the details are in {log}",
             )
+        found = found.masked()
         return Result(Outcome.FAILED, (found,), seconds=seconds, why=found.summary)
 
     def _log(self, address: Address, error: Exception) -> Path:
@@ -365,7 +368,7 @@ class Carrier:
         path = folder / f"{self.generation}-{address}.log"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(traceback.format_exception(error)))
+            path.write_text(masked("".join(traceback.format_exception(error))))
         except OSError:
             pass
         return path

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lab.apply.events import Event, Tell, silent
 from lab.core.facts import Facts
+from lab.core.masking import know, masked
 from lab.core.step import Cancelled
 
 
@@ -39,7 +40,6 @@ class Work:
     waited: float = 0.0
     """Seconds its steps stood in a queue: no part of what the work took."""
     _told: float = 0.0
-    _masked: set[str] = field(default_factory=set)
 
     @property
     def root(self) -> Path:
@@ -77,9 +77,7 @@ class Work:
 
     def say(self, text: str) -> None:
         """One line for the log, with resolved secrets masked."""
-        for secret in self._masked:
-            text = text.replace(secret, "•••")
-        self.tell(Event("say", self.address, text=text))
+        self.tell(Event("say", self.address, text=masked(text)))
 
     def check(self) -> None:
         """Raises `Cancelled` when the apply is to stop."""
@@ -89,8 +87,7 @@ class Work:
     def secret(self, reference: str) -> str:
         """The value behind a reference; masked from now on."""
         value = self.resolve(reference)
-        if len(value) >= 4:
-            self._masked.add(value)
+        know(value)
         return value
 
     def remember(self, path: Path, sha256: str) -> None:

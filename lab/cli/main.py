@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from lab import __version__
+from lab.core import masking
 from lab.core.language import t, use
+from lab.core.masking import masked
 from lab.core.problem import Problems, did_you_mean, problem
 
 _GROUPS = (
@@ -166,14 +168,17 @@ def _open(args: argparse.Namespace) -> Any:
 
 
 class _Steady:
-    """A stream whose reader may leave (`| head`): what is said to nobody is dropped, and the work goes on."""
+    """A stream whose reader may leave (`| head`): what is said to nobody is dropped, and the work goes on.
+
+    No secret's value goes through it, whoever says it: a tool's own words, a traceback.
+    """
 
     def __init__(self, out: IO[str]) -> None:
         self._out = out
 
     def write(self, text: str) -> int:
         try:
-            return self._out.write(text)
+            return self._out.write(masked(text))
         except BrokenPipeError:
             self._drop()
             return len(text)
@@ -201,6 +206,7 @@ def run() -> NoReturn:
         or os.environ.get("LC_MESSAGES")
         or os.environ.get("LANG", "")
     )
+    masking.alone = True
     out: Any = _Steady(sys.stdout)
     err: Any = _Steady(sys.stderr)
     sys.stdout, sys.stderr = out, err

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from lab.core.masking import masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,10 @@ class Problem:
     def where(self) -> str:
         """`file:line:column`, as far as known."""
         return ":".join([self.file, *(str(n) for n in (self.line, self.column) if n)]) if self.file else ""
+
+    def masked(self) -> Problem:
+        """The same without any secret's value that this process has read."""
+        return replace(self, summary=masked(self.summary), why=masked(self.why), do=masked(self.do))
 
     def to_json(self) -> dict[str, Any]:
         """Every field by name; empty ones included, so that readers need no defaults."""

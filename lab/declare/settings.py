@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from lab.core.address import Address
 from lab.core.quotas import Quota
-from lab.core.secret import SOURCES, Secret
+from lab.core.secret import SOURCES, Place, Secret
 
 
 class _Block(BaseModel):
@@ -62,7 +62,7 @@ class LedgerSettings(_Block):
 class TrackingSettings(_Block):
     """Where runs are tracked besides the local store."""
 
-    uri: str = Field("", pattern="^(https?://.+)?$")
+    uri: Place = Field("", pattern="^(https?://.+)?$")
     """An MLflow server that is fed from the local store; empty for none."""
     project: str = ""
     """MLflow's experiment of every run; empty gives each experiment its own."""

@@ -13,7 +13,7 @@ from lab.core.facts import Facts
 from lab.core.kind import Context, Declaration
 from lab.core.problem import Unknown
 from lab.core.schedule import PATTERN
-from lab.core.secret import Secret
+from lab.core.secret import Place, Secret
 from lab.core.step import Remove, Step, Write
 from lab.core.steps_host import OpenRepository, Schedule
 from lab.core.units import parse_size
@@ -69,9 +69,9 @@ class Backup(Declaration):
     """Further files and folders."""
     exclude: tuple[str, ...] = ()
     """Patterns, spelled as restic does whatever the tool, that are left out."""
-    repo: str = Field(min_length=1)
+    repo: Place = Field(min_length=1)
     """Where the snapshots go: a folder; `sftp:`, `rest:`, `s3:` … (restic) or `ssh://` (borg); Time Machine's disk."""
-    also: tuple[str, ...] = ()
+    also: tuple[Place, ...] = ()
     """Further repositories that hold the same, with the same password."""
     password: Secret | None = None
     """What encrypts the repositories. Without it nothing can be restored: keep it somewhere else too.

@@ -14,6 +14,7 @@ from lab.core.facts import Facts
 from lab.core.forecast import Estimate, Forecast
 from lab.core.kind import Context, Declaration, Ref
 from lab.core.problem import did_you_mean
+from lab.core.secret import Place
 from lab.core.step import Step
 from lab.core.steps_runs import DropDataset, Version
 from lab.core.world import World
@@ -47,7 +48,7 @@ class Dataset(Declaration):
 
     path: str = ""
     """A file or folder; a relative path starts at the lab's repository."""
-    url: str = Field("", pattern="^((https?|file)://.+)?$")
+    url: Place = Field("", pattern="^((https?|file)://.+)?$")
     """The address of a file."""
     sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
     """The hash the file at `url` must have."""

@@ -16,7 +16,7 @@ from lab.core.forecast import Estimate, Forecast
 from lab.core.frameworks import issues
 from lab.core.kind import Context, Declaration, RefTo
 from lab.core.problem import did_you_mean
-from lab.core.secret import Secret
+from lab.core.secret import Place, Secret
 from lab.core.step import Remove, Step
 from lab.core.steps_envs import InstallEnv, LockEnv, RemoveEnv
 from lab.core.world import World
@@ -29,9 +29,9 @@ class Part(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    conda: tuple[str, ...] = ()
+    conda: tuple[Place, ...] = ()
     """Conda packages of this platform only."""
-    pip: tuple[str, ...] = ()
+    pip: tuple[Place, ...] = ()
     """Python packages of this platform only; they replace those of the same name."""
 
 
@@ -51,11 +51,11 @@ class Env(Declaration):
     fixed: ClassVar[frozenset[str]] = frozenset({"link"})
     aside: ClassVar[frozenset[str]] = Declaration.aside | {"commands", "solver", "lock"}
 
-    channels: tuple[str, ...] = ()
+    channels: tuple[Place, ...] = ()
     """Conda channels, first wins: a name of anaconda.org, a URL, or a folder of the repository."""
-    conda: tuple[str, ...] = ()
+    conda: tuple[Place, ...] = ()
     """Conda packages, as `name >=1,<2`."""
-    pip: tuple[str, ...] = ()
+    pip: tuple[Place, ...] = ()
     """Python packages, as `name[extra]>=1`; conda's own packages are never replaced by these."""
     python: str = ""
     """Python's version, quoted: `"3.12"`. Without channels, `host` is the one Lab runs on."""
@@ -67,7 +67,7 @@ class Env(Declaration):
     """A template of `recipes/env/` to start from."""
     extends: Annotated[Address, RefTo("env")] | None = None
     """Another env whose spec this one adds to."""
-    variables: Mapping[str, str] = {}
+    variables: Mapping[str, Place] = {}
     """Environment variables of everything that runs in it."""
     secrets: Mapping[str, Secret] = {}
     """Environment variables whose values are secrets, by reference; read when something runs, kept nowhere."""

@@ -18,7 +18,7 @@ from lab.core.forecast import Estimate, Forecast
 from lab.core.kind import Context, Declaration, Ref
 from lab.core.problem import did_you_mean
 from lab.core.registering import Registered
-from lab.core.secret import Secret
+from lab.core.secret import Place, Secret
 from lab.core.step import Step
 from lab.core.steps_runs import Execute, Forget, Register
 from lab.core.units import parse_duration, parse_size
@@ -78,13 +78,13 @@ class Experiment(Declaration):
     """Python's, numpy's, torch's and MLX's generators start here."""
     code: tuple[str, ...] = ()
     """Files and folders whose content counts; without it, the module or script that is run."""
-    source: Mapping[Literal["git", "ref"], str] = {}
+    source: Mapping[Literal["git", "ref"], Place] = {}
     """`{git: URL, ref: TAG}`: the code is a fresh clone of that ref instead of the lab's repository."""
     path: tuple[str, ...] = (".",)
     """Folders from which a `call` imports."""
     cwd: str = "."
     """The folder it runs in."""
-    environ: Mapping[str, str] = {}
+    environ: Mapping[str, Place] = {}
     """Environment variables."""
     secrets: Mapping[str, Secret] = {}
     """Environment variable → secret reference; the value is masked in its log."""

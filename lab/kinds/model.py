@@ -18,7 +18,7 @@ from lab.core.change import Action, Change
 from lab.core.facts import Facts
 from lab.core.forecast import Estimate, Forecast
 from lab.core.kind import Context, Declaration, RefTo
-from lab.core.secret import Secret
+from lab.core.secret import Place, Secret
 from lab.core.step import Step
 from lab.core.steps_models import DropView, Fetch, Keep, MoveView, Resolve, Train
 from lab.core.world import World
@@ -40,7 +40,7 @@ class RemoteFile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    url: str = Field(pattern="^(https?|file)://")
+    url: Place = Field(pattern="^(https?|file)://")
     """Where it is: http, https or file."""
     sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
     """The hash it must have."""
@@ -73,7 +73,7 @@ class Model(Declaration):
     place: Literal["auto", "link", "copy"] = "auto"
     """For `path`: `link` leaves the bytes where they are, `copy` takes them into the store (a clone where the file
     system can); `auto` links what lies in another tool's cache and copies the rest."""
-    url: str = Field("", pattern="^((https?|file)://.+)?$")
+    url: Place = Field("", pattern="^((https?|file)://.+)?$")
     """The address of a single file."""
     sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
     """The hash the single file must have."""
@@ -85,7 +85,7 @@ class Model(Declaration):
     """A repository of Hugging Face, of a mirror or of ModelScope: `owner/name`."""
     revision: str = "main"
     """For `hub` and `git`: branch, tag or commit; `lab lock` pins it to a commit."""
-    endpoint: str = ""
+    endpoint: Place = ""
     """Another server of the same protocol: `https://hf-mirror.com`; `modelscope` for ModelScope; for `release` the API
     of another GitHub, for `ollama` another registry."""
     include: tuple[str, ...] = ()
@@ -94,7 +94,7 @@ class Model(Declaration):
     """Globs of the files to leave."""
     ollama: str = ""
     """A model of Ollama's registry: `name:tag` or `namespace/name:tag`."""
-    git: str = ""
+    git: Place = ""
     """A git repository; files kept with LFS are fetched."""
     release: str = Field("", pattern=r"^([\w.-]+/[\w.-]+)?$")
     """A repository whose release assets are the files: `owner/name`."""

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from lab.core.masking import know, masked
 from lab.runs.after import after
 from lab.runs.cards import visible
 from lab.runs.folder import RunFolder, put, who
@@ -47,7 +48,10 @@ def main(path: str) -> int:
     told = sys.stdin.buffer.readline()
     if not told:
         return 1  # who started it was killed before it could say the secrets: it never began
-    return Supervisor(folder, lease, json.loads(told)).run()
+    secrets: dict[str, str] = json.loads(told)
+    for value in secrets.values():
+        know(value)
+    return Supervisor(folder, lease, secrets).run()
 
 
 class Supervisor:
@@ -179,6 +183,7 @@ class Supervisor:
             self.over.clear()
         scale = 1 if sys.platform == "darwin" else 1024
         result = judged(folder, code, ended, self.reason)
+        result["reason"] = masked(str(result.get("reason", "")))
         return {**result, "max_rss": usage.ru_maxrss * scale, "cpu_seconds": usage.ru_utime + usage.ru_stime}
 
     def _environment(self, attempt: int) -> dict[str, str]:
@@ -290,7 +295,8 @@ class Supervisor:
         """What the program prints goes to its log line by line, secrets masked, declared patterns read as metrics."""
         assert self.child is not None
         assert self.child.stdout is not None
-        masked = [s.encode() for s in sorted(self.secrets.values(), key=len, reverse=True) if s]
+        lines = {line for s in self.secrets.values() for line in (s, *s.splitlines()) if line.strip()}
+        masked = [s.encode() for s in sorted(lines, key=len, reverse=True)]
         patterns = [(n, re.compile(p.encode())) for n, p in self.spec.get("patterns", {}).items()]
         # A later attempt goes on where the one before ended: the last value is the last attempt's.
         seen = {n: self._steps().get(n, 0) for n, _ in patterns}

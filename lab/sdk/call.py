@@ -11,7 +11,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ def main() -> None:
         traceback.print_exc()
         last = traceback.format_exception_only(e)[-1].strip()
         code, said = 1, {"state": "out of memory" if isinstance(e, MemoryError) else "failed", "reason": last}
+    said["reason"] = _masked(said["reason"], spec.get("secrets") or ())
     try:
         sys.stdout.flush()
     except OSError:
@@ -58,6 +59,13 @@ def main() -> None:
         with contextlib.suppress(OSError):
             print(f"lab: how the run ended could not be written ({e})", file=sys.stderr)
     sys.exit(code)
+
+
+def _masked(text: str, secrets: Iterable[str]) -> str:
+    """`text` without the values of the variables that are secrets. Reads."""
+    for value in sorted((os.environ.get(n, "") for n in secrets), key=len, reverse=True):
+        text = text.replace(value, "***") if value else text
+    return text
 
 
 def invoke(spec: Mapping[str, Any], folder: Path) -> Any:

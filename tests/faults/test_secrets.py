@@ -1,19 +1,18 @@
 """A secret's value is nowhere but where it is used: not in plan, ledger, logs, events, run folders, tracker or argv.
 
 One canary per source goes through the experiments and envs' settings that take secrets; then every byte Lab wrote or
-printed is searched for it, plain, reversed, in base64 and in hex.
+printed is searched for it, in every form of `canary.forms`.
 """
 
 from __future__ import annotations
 
-import base64
 import os
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.faults.canary import Watch, forms, leaks
 from tests.labs import TestLab
 
 CANARIES = {"env": "canary-env-7Qx41z", "file": "canary-file-9Kd82w", "command": "canary-command-3Vb65y"}
@@ -26,45 +25,6 @@ time.sleep(0.3)
 if sys.argv[1:] == ["fail"]:
     raise SystemExit(f"bad token {os.environ['TOKEN']}")
 """
-
-
-def forms(secret: str) -> list[bytes]:
-    """How a secret might be hidden in what is written."""
-    raw = secret.encode()
-    return [raw, raw[::-1], raw.hex().encode(), base64.b64encode(raw)[:-4]]
-
-
-def leaks(top: Path, secrets: list[str], *, but: tuple[str, ...] = ()) -> list[str]:
-    """Files below a folder that hold a secret, and names that do."""
-    found = []
-    for folder, names, files in os.walk(top):
-        for name in (*names, *files):
-            path = Path(folder) / name
-            if path.relative_to(top).as_posix() in but:
-                continue
-            data = os.fsencode(name) + (path.read_bytes() if path.is_file() else b"")
-            found += [f"{path}: {s}" for s in secrets for form in forms(s) if form in data]
-    return found
-
-
-class Watch(threading.Thread):
-    """Reads every process's arguments while others work."""
-
-    def __init__(self, secrets: list[str]) -> None:
-        super().__init__(daemon=True)
-        self.secrets, self.seen, self.ended, self.looks = secrets, set(), threading.Event(), 0
-
-    def run(self) -> None:
-        while not self.ended.is_set():
-            self.looks += 1
-            for pid in os.listdir("/proc"):
-                if pid.isdigit() and int(pid) != os.getpid():
-                    try:
-                        line = Path(f"/proc/{pid}/cmdline").read_bytes()
-                    except OSError:
-                        continue
-                    self.seen |= {s for s in self.secrets if s.encode() in line}
-            time.sleep(0.02)
 
 
 @pytest.mark.slow
@@ -100,8 +60,7 @@ def test_a_secret_is_nowhere_but_where_it_is_used(tmp_path: Path) -> None:
         ran = lab.run(*words, env=env)
         assert "Traceback" not in ran.err
         said += ran.out + ran.err
-    watch.ended.set()
-    watch.join()
+    watch.stop()
     assert watch.looks > 10
     assert not watch.seen
     assert not [s for s in secrets for form in forms(s) if form in said.encode()], said
