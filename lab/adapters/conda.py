@@ -1,4 +1,4 @@
-"""conda, by rattler in a child process: solving, and installing what a lock says."""
+"""conda: solving and installing by rattler in a child process; locks written by conda-lock in this one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lab.adapters import condalock
 from lab.core.problem import Problems, problem
 
-_HOME = Path(__file__).resolve().parents[2]
 IDLE = 5.0
 """Seconds for which a child waits for another deed."""
 Check = Callable[[], None]
@@ -34,7 +34,8 @@ class Child:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
         watched, self._alive = os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "lab.adapters.conda_child", str(watched)],
+            # As a file: its package would be imported with it.
+            [sys.executable, "-P", str(Path(__file__).with_name("conda_child.py")), str(watched)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
@@ -103,40 +104,38 @@ class Child:
             self._process.wait(timeout=5)
 
 
-_idle: dict[str, list[Child]] = {"rattler": [], "conda-lock": []}
+_idle: list[Child] = []
 _changing = threading.Lock()
 _writing = threading.Lock()
-"""Held while a lock is written: one process that has loaded conda-lock is enough, and soon done."""
+"""Held while a lock is written: conda-lock's is Python's own time, of which there is one."""
 
 
 @contextlib.contextmanager
-def child(library: str) -> Iterator[Child]:
+def child() -> Iterator[Child]:
     """A child for a deed: one that is idle, else a new one; afterwards it waits a little for the next."""
-    path = os.pathsep.join(filter(None, (str(_HOME), os.environ.get("PYTHONPATH"))))
-    environ = {**os.environ, "PYTHONPATH": path, "RUST_LOG": "off"}
-    idle = _idle[library]
+    environ = {**os.environ, "RUST_LOG": "off"}
     with _changing:
-        found = next((c for c in idle if c.environ == environ and c.alive), None)
+        found = next((c for c in _idle if c.environ == environ and c.alive), None)
         if found:
-            idle.remove(found)
+            _idle.remove(found)
             found.waiting.cancel()
     found = found or Child(environ)
     try:
         yield found
     finally:
         with _changing:
-            idle.append(found)
-            found.waiting = threading.Timer(IDLE, _end, [found, idle])
+            _idle.append(found)
+            found.waiting = threading.Timer(IDLE, _end, [found])
             found.waiting.daemon = True
             found.waiting.start()
 
 
-def _end(waited: Child, idle: list[Child]) -> None:
+def _end(waited: Child) -> None:
     """A child that is still idle is gone."""
     with _changing:
-        if waited not in idle:
+        if waited not in _idle:
             return
-        idle.remove(waited)
+        _idle.remove(waited)
     waited.close()
 
 
@@ -144,9 +143,8 @@ def _end(waited: Child, idle: list[Child]) -> None:
 def rest() -> None:
     """No child is idle: each has ended, and what it cost counts as this process's."""
     with _changing:
-        waited = [found for idle in _idle.values() for found in idle]
-        for idle in _idle.values():
-            idle.clear()
+        waited = [*_idle]
+        _idle.clear()
     for found in waited:
         found.waiting.cancel()
         found.close()
@@ -154,21 +152,31 @@ def rest() -> None:
 
 def ask(do: str, request: dict[str, Any], check: Check = lambda: None) -> Any:
     """One deed in a child process."""
-    if do != "write":
-        with child("rattler") as found:
-            return found.ask({"do": do, **request}, check)
-    with _writing, child("conda-lock") as found:
+    with child() as found:
         return found.ask({"do": do, **request}, check)
 
 
-def ready() -> None:
-    """The child that writes locks loads conda-lock, unless one is at work: it is asked soon."""
-    if _writing.acquire(blocking=False):
-        try:
-            with child("conda-lock") as found:
-                found.tell({"do": "load"})
-        finally:
-            _writing.release()
+def ready(solving: bool) -> None:
+    """A lock is soon to be written: conda-lock is being loaded, and so is rattler, which is asked before."""
+    if solving:
+        with child() as found:
+            found.tell({"do": "load"})
+    threading.Thread(target=_load, daemon=True).start()
+
+
+def _load() -> None:
+    # What fails here fails, and is told, when a lock is written.
+    with contextlib.suppress(Exception):
+        condalock.load()
+
+
+def write(request: dict[str, Any]) -> None:
+    """A conda-lock v1 file with these packages, through the conda-lock package, and the two files it answers."""
+    try:
+        with _writing:
+            condalock.write(request)
+    except Exception as e:
+        raise explained({"kind": "unexpected", "why": f"{type(e).__name__}: {e}"}) from e
 
 
 def explained(fault: dict[str, Any]) -> Problems:

@@ -1,4 +1,4 @@
-"""The process in which rattler and conda-lock run: JSON requests on stdin, a line each, their answers on stdout.
+"""The process in which rattler runs: JSON requests on stdin, a line each, their answers on stdout.
 
 rattler's threads crash the interpreter at exit in four runs of ten; here every answer is flushed and the process leaves
 by `os._exit`, so no caller ever sees that.
@@ -163,14 +163,17 @@ async def _install(request: dict[str, Any], records: list[Any]) -> None:
         raise Fault(kind, why=text) from e
 
 
-def write(request: dict[str, Any]) -> dict[str, Any]:
-    """A conda-lock v1 file with these packages, through the conda-lock package."""
-    from lab.adapters import condalock
+def survey(request: dict[str, Any]) -> dict[str, Any]:
+    """The prefix is surveyed and written down: see `lab.adapters.survey`."""
+    home = str(Path(__file__).parents[2])
+    if home not in sys.path:
+        sys.path.append(home)
+    from lab.adapters.survey import filed
 
-    return condalock.write(request)
+    return filed(request["prefix"])
 
 
-DEEDS = {"solve": solve, "install": install, "write": write}
+DEEDS = {"solve": solve, "install": install, "survey": survey}
 
 
 def _end_with(pipe: int) -> None:
@@ -196,11 +199,9 @@ def main() -> None:
 
 
 def _load() -> None:
-    """conda-lock is loaded, as a lock is soon to be written; what fails here fails, and is told, there."""
-    from lab.adapters import condalock
-
+    """rattler is loaded, as it is soon to be used; what fails here fails, and is told, there."""
     with contextlib.suppress(Exception):
-        condalock.load()
+        import rattler  # noqa: F401
 
 
 def _answered(request: dict[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,18 @@
-"""conda-lock's own package: specs, content hashes, and the lock file in format v1. Runs in `conda_child` only."""
+"""conda-lock's own package: specs, content hashes, and the lock file in format v1.
+
+It runs in this process: what it needs of pydantic and YAML is loaded here anyway, and it is loaded while rattler solves
+in another.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
-import json
 import os
 import sys
 import tempfile
+import threading
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,27 +51,35 @@ def virtual_text(virtual: dict[str, dict[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+_loading = threading.Lock()
+
+
 def load() -> None:
-    """conda-lock's modules that we use are imported, and nothing else of it: a fifth of the time.
+    """conda-lock's modules that we use are imported, and nothing else of it: a tenth of the time.
 
     Its package imports its command line and Poetry's solver, its reader of specs one for `meta.yaml` (jinja2) and one
-    for markers (Poetry again), its names of packages a downloader (requests, filelock), and conda's context and
-    exceptions a second YAML and one class of requests.
+    for markers (Poetry again), its names of packages a downloader (requests, filelock), and conda's requirements its
+    configuration (a second YAML) and exceptions (requests). Only modules of conda-lock's own are stood in for.
     """
-    found = importlib.util.find_spec("conda_lock")
-    if "conda_lock" not in sys.modules and found is not None and found.submodule_search_locations:
-        bare = _absent("conda_lock")
-        bare.__path__ = list(found.submodule_search_locations)
-        bare.__spec__ = found
-        _absent("conda_lock.src_parser.markers", evaluate_marker=_evaluate_marker)
-        _absent("conda_lock.src_parser.meta_yaml", parse_meta_yaml_file=_never)
-        _absent("conda_lock.lookup_cache", cached_download_file=_never)
-    with _without({"requests": {}, "requests.exceptions": {"JSONDecodeError": json.JSONDecodeError}, **_RUAMEL}):
+    with _loading:
+        found = importlib.util.find_spec("conda_lock")
+        if "conda_lock" not in sys.modules and found is not None and found.submodule_search_locations:
+            bare = _absent("conda_lock")
+            bare.__path__ = list(found.submodule_search_locations)
+            bare.__spec__ = found
+            _absent("conda_lock.src_parser.markers", evaluate_marker=_evaluate_marker)
+            _absent("conda_lock.src_parser.meta_yaml", parse_meta_yaml_file=_never)
+            _absent("conda_lock.lookup_cache", cached_download_file=_never)
+            _absent(f"{_CONDA}.exceptions", __getattr__=_fault)
+            _absent(f"{_CONDA}.base.context", context=_Context(), Context=object)
+        import conda_lock.content_hash
         import conda_lock.interfaces.vendored_conda
-    import conda_lock.content_hash
-    import conda_lock.lockfile
-    import conda_lock.src_parser
-    import conda_lock.virtual_package  # noqa: F401
+        import conda_lock.lockfile
+        import conda_lock.src_parser
+        import conda_lock.virtual_package  # noqa: F401
+
+
+_CONDA = "conda_lock._vendor.conda"
 
 
 def _absent(name: str, **members: Any) -> types.ModuleType:
@@ -83,38 +93,32 @@ def _never(*_: Any, **__: Any) -> Any:
     raise RuntimeError("Lab hands conda-lock an environment.yml and a mapping on disk, never a meta.yaml or an address")
 
 
-class _Unread(Exception):
-    """What a reader of condarc files would raise: none is read."""
+def _fault(name: str) -> type[Exception]:
+    """The exception of that name, once and for all. Pure."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    made = type(name, (ValueError,), {"__init__": lambda self, *said, **_: ValueError.__init__(self, *said)})
+    setattr(sys.modules[f"{_CONDA}.exceptions"], name, made)
+    return made
 
 
-_RUAMEL: dict[str, dict[str, Any]] = {
-    "ruamel": {},
-    "ruamel.yaml": {"YAML": _never},
-    "ruamel.yaml.comments": {"CommentedMap": dict, "CommentedSeq": list},
-    "ruamel.yaml.reader": {"ReaderError": _Unread},
-    "ruamel.yaml.scanner": {"ScannerError": _Unread},
-}
-"""What conda's context imports to read condarc files."""
+class _Context:
+    """conda's configuration, loaded when it is first asked: only a requirement that names its channel does."""
 
-
-@contextlib.contextmanager
-def _without(modules: dict[str, dict[str, Any]]) -> Iterator[None]:
-    """Imports meanwhile find these modules with these members, and load nothing."""
-    loaded = {name: sys.modules[name] for name in modules if name in sys.modules}
-    for name, members in modules.items():
-        module = _absent(name, __path__=[], **members)
-        if "." in name:
-            setattr(sys.modules[name.rpartition(".")[0]], name.rpartition(".")[2], module)
-    try:
-        yield
-    finally:
-        for name in modules:
-            del sys.modules[name]
-        sys.modules.update(loaded)
+    def __getattr__(self, name: str) -> Any:
+        if name == "register_reset_callaback":
+            return lambda callback: None
+        late = sys.modules.pop(f"{_CONDA}.base.context")
+        try:
+            real = importlib.import_module(f"{_CONDA}.base.context").context
+        finally:
+            sys.modules[f"{_CONDA}.base.context"] = late
+        vars(self)[name] = found = getattr(real, name)
+        return found
 
 
 def _evaluate_marker(marker: Any, platform: str) -> bool:
-    """As conda-lock judges a marker; it is loaded for that only where there is one."""
+    """As conda-lock judges a marker; what judges it is loaded only where there is one."""
     if marker is None:
         return True
     late = sys.modules.pop("conda_lock.src_parser.markers")
@@ -126,7 +130,6 @@ def _evaluate_marker(marker: Any, platform: str) -> bool:
 
 def write(request: dict[str, Any]) -> dict[str, Any]:
     """Three files are in place: the lock in format v1, and the source and virtual packages it answers."""
-    os.environ.update(request["environ"])
     load()
     from conda_lock.content_hash import compute_content_hashes
     from conda_lock.interfaces.vendored_conda import MatchSpec

@@ -87,7 +87,7 @@ def lock(step: LockEnv, stage: Stage) -> Facts:
     old = summary(step.name, stage)
     tried = old or _of_template(str(spec.get("template", "")))
     if not step.pins:
-        conda.ready()
+        conda.ready(any(part["conda"] for part in spec["requirements"].values()))
     target = locks(stage) / f"{step.name}.conda-lock.yml"
     try:
         packages = _solve(step, spec, here, virtual, tried, stage)
@@ -101,18 +101,15 @@ def lock(step: LockEnv, stage: Stage) -> Facts:
                 if p["url"].startswith(f"{read}/"):
                     p["url"] = written + p["url"][len(read) :]
     if not step.pins:
-        conda.ask(
-            "write",
+        conda.write(
             {
                 "name": step.name,
                 "target": str(target),
                 "spec": spec,
                 "virtual": virtual,
                 "packages": packages,
-                "environ": environ(stage),
                 "note": inputs_digest(step.spec),
-            },
-            stage.check,
+            }
         )
     made = _summarize(step, spec, virtual, packages, target)
     if step.pins:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lab.adapters import archives, conda, container, prefix, uv
+from lab.adapters import archives, conda, container, prefix, survey, uv
 from lab.adapters.closed import run
 from lab.adapters.envlock import cache, ensure_channels, expanded, locks, parsed, summary, uv_cache
 from lab.core.facts import Facts
@@ -70,19 +70,17 @@ def _build(step: InstallEnv, stage: Stage, link: Path, lock: dict[str, Any]) -> 
     fresh = folder / f"{part['digest'][:12]}-{secrets.token_hex(3)}"
     fresh.mkdir(parents=True)
     try:
-        fill(step, stage, fresh, lock)
-        files, wrong, content = prefix.survey(str(fresh))
-        if wrong:
+        found = _filled(step, stage, fresh, lock)
+        if found["wrong"]:
             # A copy in the shared cache was damaged (a hardlink edited in place): fetch those packages anew.
-            _evict(stage, wrong)
+            _evict(stage, found["wrong"])
             shutil.rmtree(fresh)
             fresh.mkdir()
-            fill(step, stage, fresh, lock)
-            files, wrong, content = prefix.survey(str(fresh))
-        if wrong:
+            found = _filled(step, stage, fresh, lock)
+        if found["wrong"]:
             raise problem(
                 f"env.{step.name} cannot be installed as locked",
-                why="; ".join(f"{rel}: {what}" for rel, what in sorted(wrong.items())[:3]),
+                why="; ".join(f"{rel}: {what}" for rel, what in sorted(found["wrong"].items())[:3]),
                 do="a package's archive does not hold what it says; try another build of it",
             )
         smoke(step, stage, fresh)
@@ -93,15 +91,16 @@ def _build(step: InstallEnv, stage: Stage, link: Path, lock: dict[str, Any]) -> 
             "platform": step.platform,
             "spec": lock["inputs"],
             "lock": part["digest"],
-            "content_digest": content,
+            "content_digest": found["content"],
             "python": version,
             "variables": dict(step.variables or {}),
             "packages": part["packages"],
-            "bytes": sum(f[0] for f in files.values()),
-            "files": len(files),
+            "bytes": found["bytes"],
+            "files": found["files"],
             "made": int(time.time()),
         }
-        _record(fresh, files)
+        # A smoke test may have changed folders that the plan looks at.
+        survey.put(fresh / prefix.OURS / "dirs.json", prefix.folders(str(fresh)))
         _stamp(fresh, stamp)
         (folder / ".before").write_text(os.path.basename(os.path.realpath(link)))
         switch(link, fresh)
@@ -110,7 +109,16 @@ def _build(step: InstallEnv, stage: Stage, link: Path, lock: dict[str, Any]) -> 
         if os.path.realpath(link) != str(fresh):
             shutil.rmtree(fresh, ignore_errors=True)
         raise
-    return {"content_digest": content, "said": f"{len(files)} files"}
+    return {"content_digest": found["content"], "said": f"{found['files']} files"}
+
+
+def _filled(step: InstallEnv, stage: Stage, target: Path, lock: dict[str, Any]) -> dict[str, Any]:
+    """What `survey.filed` says of the prefix once it is filled; told by the process that linked it, where one did."""
+    fill(step, stage, target, lock)
+    if not lock["platforms"][step.platform]["conda"]:
+        return survey.filed(str(target))
+    found: dict[str, Any] = conda.ask("survey", {"prefix": str(target)}, stage.check)
+    return found
 
 
 def fill(step: InstallEnv, stage: Stage, target: Path, lock: dict[str, Any]) -> None:
@@ -196,7 +204,7 @@ def _repair(step: InstallEnv, stage: Stage, here: Path, lock: dict[str, Any], da
     stamp = prefix.read_stamp(str(here)) or {}
     if wrong or content != stamp.get("content_digest") or now.keys() != files.keys():
         return False
-    _record(here, now)
+    survey.record(here, now)
     return True
 
 
@@ -296,25 +304,5 @@ def in_use(target: Path) -> bool:
     return False
 
 
-def _record(target: Path, files: dict[str, list[Any]]) -> None:
-    ours = target / prefix.OURS
-    ours.mkdir(exist_ok=True)
-    # Where Python would make them later, changing the mtime of a folder that the plan looks at.
-    for folder in {os.path.dirname(rel) for rel in files if rel.endswith(".py")}:
-        (target / folder / "__pycache__").mkdir(exist_ok=True)
-    (ours / "lease").touch()
-    _put(ours / "files.json", files)
-    _put(ours / "dirs.json", prefix.folders(str(target)))
-
-
 def _stamp(target: Path, stamp: Facts) -> None:
-    _put(target / prefix.OURS / "stamp.json", stamp)
-
-
-def _put(path: Path, value: Any) -> None:
-    temporary = path.with_name(f".{path.name}.lab-tmp")
-    with temporary.open("w") as f:
-        f.write(json.dumps(value, separators=(",", ":")))
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
+    survey.put(target / prefix.OURS / "stamp.json", stamp)

@@ -124,19 +124,26 @@ def test_conda_lock_and_rattler_read_our_lock(tmp_path: Path, built: Path, monke
 
 
 @pytest.mark.slow
-def test_markers_are_read_as_conda_lock_reads_them(tmp_path: Path) -> None:
-    """A requirement with a marker, which needs conda-lock's idea of a platform, gets conda-lock's own hash."""
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
-    wheel(wheels, "alpha", "1.0")
+@pytest.mark.parametrize(
+    ("manager", "text"),
+    [
+        ("pip", "alpha ; sys_platform == 'linux'"),
+        ("pip", "Al_pha[x] >=1,<2"),
+        ("conda", "conda-forge::numpy >=2,<3"),
+        ("conda", "numpy 2.0.* *_cpython"),
+        ("conda", "numpy[version='>=2',build=py312*]"),
+    ],
+)
+def test_requirements_are_read_as_conda_lock_reads_them(tmp_path: Path, manager: str, text: str) -> None:
+    """conda-lock of which only a part is loaded hashes a spec as the whole of it does: markers, channels, builds."""
     stage = Stage(tmp_path)
     request = {
-        "environ": {}, "name": "m", "note": "x", "target": str(envlock.locks(stage) / "m.conda-lock.yml"),
+        "name": "m", "note": "x", "target": str(envlock.locks(stage) / "m.conda-lock.yml"),
         "spec": {"channels": [], "platforms": ["linux-64"],
-                 "requirements": {"linux-64": {"conda": [], "pip": ["alpha ; sys_platform == 'linux'"]}}},
+                 "requirements": {"linux-64": {"conda": [], "pip": [], manager: [text]}}},
         "virtual": {"linux-64": {"__glibc": "2.28"}}, "packages": {"linux-64": {"conda": [], "pip": []}},
     }  # fmt: skip
-    conda.ask("write", request)
+    conda.write(request)
     ours = yaml.safe_load((envlock.locks(stage) / "m.conda-lock.yml").read_text())["metadata"]["content_hash"]
     code = (
         "import sys, json; from pathlib import Path; from conda_lock.src_parser import make_lock_spec;"
