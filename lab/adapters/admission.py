@@ -31,6 +31,7 @@ from lab.core.queueing import Asks, Job, Room, Standing, Verdict, decide, turns
 from lab.core.quotas import Quota
 from lab.core.units import size
 from lab.runs import cards
+from lab.runs.folder import boot
 
 POLL = 0.1
 """Seconds between a waiter's looks."""
@@ -170,7 +171,9 @@ def _try(state: Path, mine: dict[str, Any], total: int, free: Callable[[], int],
     with ledger(state) as book:
         now = time.time()
         if not any(e["id"] == mine["id"] for e in book.entries):
-            book.entries.append(dict(mine))
+            # Behind everybody who came before, whatever the clock is set to.
+            came = max([mine["came"], *(e["came"] for e in book.entries if not e["held"])])
+            book.entries.append({**mine, "came": came})
         me = next(e for e in book.entries if e["id"] == mine["id"])
         held = [e for e in book.entries if e["held"]]
         waiting = [_job(e) for e in book.entries if not e["held"]]
@@ -183,7 +186,8 @@ def _try(state: Path, mine: dict[str, Any], total: int, free: Callable[[], int],
         verdict = found[mine["id"]]
         if verdict.begins:
             share = max(me["need"] / total if total else 0, len(verdict.cards) / len(room.cards) if room.cards else 0)
-            me |= {"held": True, "began": now, "cards": list(verdict.cards), "share": share, "reason": ""}
+            me |= {"held": True, "began": now, "mark": time.monotonic(), "boot": boot()}
+            me |= {"cards": list(verdict.cards), "share": share, "reason": ""}
         elif queue:
             me["reason"] = verdict.reason
         else:

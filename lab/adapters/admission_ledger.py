@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from lab.core import quotas
-from lab.runs.folder import RunFolder
+from lab.runs.folder import RunFolder, boot, who
 
+SLACK = 60.0
+"""Seconds by which the two clocks may differ without one of them having been set."""
 KEPT = 400
 """Days of use that are remembered."""
 _FIELDS = {"id", "pid", "born", "name", "need", "held", "came"}
@@ -75,10 +77,13 @@ def ledger(state: Path) -> Iterator[Book]:
 
 
 def charge(days: quotas.Days, entry: dict[str, Any], ended: float) -> quotas.Days:
-    """The days with what an entry took until `ended`. Pure."""
+    """The days with what an entry took until `ended`. Reads the clock that is never set."""
     asks = entry.get("asks") or {}
     names = quotas.accounts(str(asks.get("owner", "")), str(asks.get("project", "")))
     began = float(entry.get("began") or ended)
+    if entry.get("mark") and entry.get("boot") == boot():
+        # Never longer than it can have been: the clock may have been set meanwhile.
+        ended = min(ended, began + max(0.0, time.monotonic() - float(entry["mark"])) + SLACK)
     return quotas.charged(days, names, began, ended, len(entry.get("cards") or ()), float(entry.get("share") or 0))
 
 
@@ -87,20 +92,16 @@ def used(state: Path) -> Path:
     return state / f"usage-{socket.gethostname()}.json"
 
 
-def born(pid: int) -> float | None:
-    """When a process began; None where there is none of that number. Reads."""
-    import psutil
-
-    try:
-        return float(psutil.Process(pid).create_time())
-    except psutil.Error:
-        return None
+def born(pid: int) -> str | None:
+    """What tells a process from a later one of its number, whatever the clock is set to; None where there is none.
+    Reads."""
+    found = who(pid)
+    return f"{found['boot']} {found['start']}" if found["start"] else None
 
 
 def _lives(state: Path, entry: dict[str, Any]) -> bool:
     """Whether its process lives, or, where it holds cards, the program that its supervisor left behind on them."""
-    now, noted = born(entry["pid"]), entry["born"]
-    if now is not None and noted is not None and abs(now - noted) < 0.02:
+    if (now := born(entry["pid"])) is not None and now == entry["born"]:
         return True
     return bool(entry.get("cards")) and RunFolder(state / "runs" / str(entry["name"])).held()
 

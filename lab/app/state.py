@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -75,10 +76,20 @@ def forget(lab: Lab, addresses: Sequence[str]) -> None:
 
 def backup(lab: Lab, to: Path | None = None) -> Path:
     """A consistent copy of the ledger, taken while others may write; returns where it is."""
-    target = to or lab.state / "backup" / f"ledger-{time.strftime('%Y%m%d-%H%M%S')}.sqlite"
+    target = to or _newest(lab.state / "backup")
     # A kill leaves at most one unfinished copy, among what may be deleted, and the next one takes its place.
     _save(lab, target, target.with_name(f".{target.name}.tmp") if to else lab.state / UNFINISHED)
     return target
+
+
+def _newest(folder: Path) -> Path:
+    """The name of a copy made now: later than every other's, also where the clock was set back behind them."""
+    name, last = f"ledger-{time.strftime(MOMENT)}", max((p.stem for p in folder.glob("ledger-*.sqlite")), default="")
+    if name < last:
+        with contextlib.suppress(ValueError):
+            after = datetime.strptime(last, f"ledger-{MOMENT}") + timedelta(seconds=1)
+            name = f"ledger-{after.strftime(MOMENT)}"
+    return folder / f"{name}.sqlite"
 
 
 def _save(lab: Lab, target: Path, temporary: Path) -> None:
@@ -129,6 +140,7 @@ LARGE = 128 << 20
 
 
 UNFINISHED = "cache/ledger-copy.tmp"
+MOMENT = "%Y%m%d-%H%M%S"
 
 
 def tidy(lab: Lab) -> None:
@@ -143,7 +155,7 @@ def keep_copy(lab: Lab) -> None:
     """The newest COPIES of the ledger lie in `state/backup/`; a copy that cannot be made stops nothing."""
     kept = sorted((lab.state / "backup").glob("ledger-*.sqlite"))
     with contextlib.suppress(OSError, sqlite3.Error, Problems):
-        recent = bool(kept) and time.time() - kept[-1].stat().st_mtime < 86_400
+        recent = bool(kept) and abs(time.time() - kept[-1].stat().st_mtime) < 86_400
         if not recent or kept[-1].stat().st_size < LARGE:
             backup(lab)
         for old in sorted((lab.state / "backup").glob("ledger-*.sqlite"))[:-COPIES]:

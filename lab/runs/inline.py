@@ -25,7 +25,7 @@ def run_inline(folder: RunFolder) -> None:
     from lab.sdk import call
     from lab.sdk import run as sdk
 
-    spec, began = folder.spec, time.time()
+    spec, began, mark = folder.spec, time.time(), time.monotonic()
     for name in ("artifacts", "outputs", "checkpoints"):
         (folder / name).mkdir(exist_ok=True)
     with _ONE, open(folder / "lease", "w") as lease:
@@ -63,7 +63,7 @@ def run_inline(folder: RunFolder) -> None:
         if said:
             folder.write("exit.json", {"state": "failed", "reason": said})
         result = judged(folder, code, "", "")
-        ended = time.time()
-        result |= {"attempts": attempt, "started": began, "ended": ended, "seconds": ended - began}
+        seconds = time.monotonic() - mark
+        result |= {"attempts": attempt, "started": began, "ended": time.time(), "seconds": seconds}
         folder.write("result.json", result)
         after(folder)

@@ -62,7 +62,8 @@ class Supervisor:
         self.lease = lease
         self.secrets = secrets
         self.spec = folder.spec
-        self.began = time.time()
+        self.began, self.mark = time.time(), time.monotonic()
+        """When it began, for people; and to measure by: that clock is never set."""
         self.child: subprocess.Popen[bytes] | None = None
         self.paused = False
         self.cards: tuple[str, ...] = ()
@@ -84,7 +85,7 @@ class Supervisor:
         result: dict[str, Any] = {}
         try:
             with self._admitted():
-                self.began = time.time()
+                self.began, self.mark = time.time(), time.monotonic()
                 for left in range(retries, -1, -1):
                     attempt += 1
                     result = self._attempt(attempt, tracker)
@@ -97,7 +98,7 @@ class Supervisor:
         except _Refused as e:
             result = {"state": self.why or "failed", "reason": self.reason or str(e), "metrics": {}, "code": None}
         result |= {"attempts": attempt, "started": self.began, "ended": time.time()}
-        result["seconds"] = result["ended"] - self.began
+        result["seconds"] = time.monotonic() - self.mark
         self._settle(result)
         after(self.folder, self._log)
         fcntl.flock(self.lease, fcntl.LOCK_UN)
@@ -135,7 +136,7 @@ class Supervisor:
         for name in ("artifacts", "outputs", "checkpoints"):
             (folder / name).mkdir(exist_ok=True)
         pipe = bool(self.secrets) or bool(spec.get("patterns"))
-        began = time.time()
+        began, mark = time.time(), time.monotonic()
         before = self.why
         if before:
             return {"state": before, "reason": self.reason}
@@ -163,7 +164,7 @@ class Supervisor:
                 folder.write("process.json", {**me, "child": who(self.child.pid)})
             if tracker is not None and attempt == 1:
                 tracker.start()
-            watch = threading.Thread(target=self._watch, args=(began, self.child.pid), daemon=True)
+            watch = threading.Thread(target=self._watch, args=(mark, self.child.pid), daemon=True)
             watch.start()
             if pipe:
                 self._pump(log)
@@ -252,7 +253,7 @@ class Supervisor:
             if self.paused:
                 paused += now - last
             last = now
-            if timeout and time.time() - began - paused > float(timeout):
+            if timeout and now - began - paused > float(timeout):
                 self.end("timed out", f"it ran longer than {timeout:g} s")
             if now < next_sample and not ((limit or expects) and sampler):
                 continue
@@ -268,7 +269,7 @@ class Supervisor:
                 if now >= next_sample:
                     next_sample = now + every
                     figures = sampler.read(self.folder.path)
-                    point = json.dumps([int(time.time() - self.began), int(time.time() * 1000), figures])
+                    point = json.dumps([int(now - self.mark), int(time.time() * 1000), figures])
                     with open(self.folder / "system.jsonl", "a") as f:
                         f.write(point + "\n")
             if self.spec.get("keep"):

@@ -71,7 +71,7 @@ class Sweep:
         self.drawn = 0
         self.over = ""
         """Why no further trial begins; empty while some may."""
-        self.began = time.time()
+        self.began = time.monotonic()
 
     # --- the loop -------------------------------------------------------------------------------------------------
 
@@ -326,7 +326,7 @@ class Sweep:
             return "finished"
         if self.points is not None and self.drawn >= self.points and not self.live:
             return "finished"
-        if self.step.timeout and time.time() - self.began > self.step.timeout:
+        if self.step.timeout and time.monotonic() - self.began > self.step.timeout:
             return f"its time of {self.step.timeout:g} s is over"
         if self.step.budget and (spent := sum(t.seconds for t in self.ended.values())) >= self.step.budget:
             return f"its budget is spent: {spent:.0f} s of {self.step.budget:g} s of trials"

@@ -50,7 +50,7 @@ class Fault:
     """What is aimed at, as `Counter.site` names it: threads take turns as they like, what they do stays the same."""
     how: str = "kill"
     """`kill`, `tear` (half a write, then a kill), `short` (half a write, then ENOSPC), `child` (a started process is
-    killed), or a name of `errno`."""
+    killed), `clock:SECONDS` (the wall clock jumps; needs `shim.c`), or a name of `errno`."""
     lasting: bool = False
     """Whether every effect of the same sort fails from there on."""
     raising: bool = False
@@ -144,6 +144,10 @@ class Counter:
         if fault.how == "child":
             if half:
                 half()
+            return
+        if fault.how.startswith("clock"):
+            with open(os.environ["LAB_SHIM_CLOCK"], "w") as clock:
+                clock.write(fault.how.partition(":")[2])
             return
         if name in ("step", "stepped", "spawn", "spawned"):
             return

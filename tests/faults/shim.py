@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.faults import hook
-from tests.faults.campaign import Campaign
+from tests.faults.campaign import Campaign, told_done
 
 RECORD = 512
 SPARED = re.compile(r"/state(/cache|/ledger\.sqlite.*|/cache/.*|/audit\.jsonl)?$|/\.\.lab\.json\.lab-tmp$")
@@ -35,6 +35,27 @@ class Sync(NamedTuple):
 
     failed: bool
     path: str
+
+
+class Clocks(Campaign):
+    """One deed, during which the wall clock is set."""
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        super().__init__(*args, **kw)
+        self.clock = self.log.with_name("clock")
+        self.env["LAB_SHIM_CLOCK"] = str(self.clock)
+
+    def jump(self, at: int, seconds: int) -> None:
+        """Set by so much at a boundary: nobody minds, neither then nor when it is done again, nor when it is set back
+        (whoever looks from the test's own process sees the true time)."""
+        self.clock.write_text("0")
+        ran = self.strike(at, f"clock:{seconds}")
+        if not any("struck" in x for x in self._log()):
+            self.report.missed += 1
+            return
+        self.report.injected += 1
+        lost = [f"it exited with {ran.code}: {ran.out[-300:]} {ran.err[-300:]}"] * (ran.code != 0)
+        self._note(f"{seconds} s at {at} ({self.lines[at]['site']})", [*lost, *self.goes_on(told_done(ran))])
 
 
 class Syncs(Campaign):
