@@ -26,6 +26,7 @@ PERFORMERS = {
     "lock-env": "lab.adapters.envlock:lock",
     "install-env": "lab.adapters.envs:install",
     "remove-env": "lab.adapters.envs:remove",
+    "await_readers": "lab.adapters.readers:quiet",
     "execute": "lab.adapters.supervisor:execute",
     "dataset_version": "lab.adapters.datasets:version",
     "drop_dataset": "lab.adapters.datasets:drop",

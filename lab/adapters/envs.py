@@ -244,9 +244,10 @@ def smoke(step: InstallEnv, stage: Stage, target: Path) -> None:
 
 
 def remove(step: RemoveEnv, stage: Stage) -> None:
-    """Neither the link nor a prefix of the env is left."""
+    """Neither the link nor a prefix of the env is left; raises a Problem where something still runs in one."""
     link = Path(step.link)
     folder = link.parent / MADE / step.name
+    _unused(folder, stage)
     with contextlib.suppress(FileNotFoundError):
         link.unlink()
     doomed = folder.with_name(f".{step.name}.gone")
@@ -257,6 +258,15 @@ def remove(step: RemoveEnv, stage: Stage) -> None:
     for parent in (link.parent / MADE, link.parent):
         with contextlib.suppress(OSError):
             parent.rmdir()
+
+
+def _unused(folder: Path, stage: Stage) -> None:
+    if folder.is_dir() and any(in_use(p) for p in folder.iterdir() if p.is_dir()):
+        raise problem(
+            f"{stage.address} is in use",
+            why="a run, `lab env run` or `lab env shell` still runs in it",
+            do="wait for it, or `lab stop` the run (see `lab runs`); then do this again",
+        )
 
 
 # --- switching -------------------------------------------------------------------------------------------------------

@@ -133,6 +133,7 @@ def build(
         folder=folder,
         argv=tuple(argv),
         python=python,
+        prefix=prefix,
         env=env,
         cwd=cwd,
         path=tuple(path),

@@ -41,7 +41,7 @@ def stamp(store: Path, lab: str) -> None:
     """The store exists and knows that this lab uses it."""
     try:
         store.mkdir(parents=True, exist_ok=True)
-        with _alone(store):
+        with alone(store):
             known = stamped(store)
             if known is not None and (lab in known or not lab):
                 return
@@ -56,11 +56,11 @@ def stamp(store: Path, lab: str) -> None:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Nobody else is inside, in this process or another."""
+def alone(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Nobody else is inside, in this process or another, but those who share it where we do."""
     fd = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)
@@ -193,15 +193,17 @@ def view(
             target = outside.get(name) or os.path.relpath(path(store, sha256), folder / Path(name).parent)
             link.symlink_to(target)
         put(new / layout.PROVENANCE, json.dumps(record, indent=1, sort_keys=True).encode())
-        if folder.exists():
-            if before and before.get("files") != record["files"]:
-                bury(store, before)
-            clone.exchange(new, folder)
-            _synced(folder.parent, lambda: clone.exchange(new, folder))
-            _rescue(store, new, folder.name)
-        else:
-            os.rename(new, folder)
-            _synced(folder.parent, lambda: os.rename(folder, new))
+        with alone(store, shared=True):
+            _whole(store, folder, {name: sha256 for name, sha256 in files.items() if name not in outside})
+            if folder.exists():
+                if before and before.get("files") != record["files"]:
+                    bury(store, before)
+                clone.exchange(new, folder)
+                _synced(folder.parent, lambda: clone.exchange(new, folder))
+                _rescue(store, new, folder.name)
+            else:
+                os.rename(new, folder)
+                _synced(folder.parent, lambda: os.rename(folder, new))
     except OSError as e:
         raise disk(e, store) from e
     finally:
@@ -255,6 +257,16 @@ def views(store: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
         names[:] = sorted(n for n in names if not n.endswith(".lab-tmp"))
         if layout.PROVENANCE in files and (found := provenance(Path(folder))) is not None:
             yield Path(folder), found
+
+
+def _whole(store: Path, folder: Path, files: Mapping[str, str]) -> None:
+    gone = sorted(name for name, sha256 in files.items() if not path(store, sha256).exists())
+    if gone:
+        raise problem(
+            f"{folder.name} has lost {', '.join(gone[:3])}{' …' * bool(gone[3:])} while it was made",
+            why="`lab gc` of a lab that shares the store freed it: nothing needed it yet",
+            do="run `lab apply` again: it is fetched again",
+        )
 
 
 def _inside(name: str) -> str:

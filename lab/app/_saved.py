@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -63,13 +65,15 @@ def gather(lab: Lab, name: str, settings: Mapping[str, Any], staged: Path) -> Sa
                 saved.paths.append(place)
     saved.paths = _outermost(saved.paths)
     files, databases, left, links = {}, {}, {}, {}
-    for path, stat in _walk(saved.paths, [*saved.excludes, str(staged.parent)]):
-        if stat is None:
-            links[path] = os.readlink(path)
+    folders: dict[str, int] = {}
+    for path, about in _walk(saved.paths, [*saved.excludes, str(staged.parent)], folders):
+        if about is None:
+            with contextlib.suppress(OSError):
+                links[path] = os.readlink(path)
             continue
         known = next((a for p, a in again.items() if path == p or path.startswith(p + "/")), None)
-        if stat.st_size >= settings["large"] and known and not settings["copy_large"]:
-            left[path] = {"address": known, "size": stat.st_size, "sha256": lab.world().sha256(path)}
+        if about.st_size >= settings["large"] and known and not settings["copy_large"]:
+            left[path] = {"address": known, "size": about.st_size, "sha256": lab.world().sha256(path)}
             saved.excludes.append(literal(path))
         elif _is_database(path):
             copy = staged / "databases" / path.lstrip("/")
@@ -77,7 +81,7 @@ def gather(lab: Lab, name: str, settings: Mapping[str, Any], staged: Path) -> Sa
             databases[path] = str(copy)
             saved.excludes += [literal(path + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
         else:
-            files[path] = [stat.st_size, stat.st_mtime_ns]
+            files[path] = [about.st_size, about.st_mtime_ns]
     ledger = str(lab.state / "ledger.sqlite")
     if "state" in include and ledger not in databases and not lab.kept.state():  # it is kept on a server
         databases[ledger] = str(staged / "databases" / ledger.lstrip("/"))
@@ -106,6 +110,7 @@ def gather(lab: Lab, name: str, settings: Mapping[str, Any], staged: Path) -> Sa
         "again": sorted(a for a, r in lab.records.items() if a.kind == "env") if "state" in include else [],
         "files": files,
         "links": links,
+        "folders": folders,
         "resources": resources,
     }
     put(staged / MANIFEST, json.dumps(saved.manifest, sort_keys=True).encode(), mode=0o600)
@@ -145,25 +150,31 @@ def _outermost(paths: list[str]) -> list[str]:
     return kept
 
 
-def _walk(paths: list[str], excludes: list[str]) -> Iterator[tuple[str, os.stat_result | None]]:
-    """Every file with its stat, and every link with None."""
+def _walk(paths: list[str], excludes: list[str], seen: dict[str, int]) -> Iterator[tuple[str, os.stat_result | None]]:
+    """Every file with its stat, and every link with None; what vanishes meanwhile is passed over.
+
+    `seen` is given the mtime that each folder had before it was listed.
+    """
     out = excluded(excludes)
+
+    def looked(path: str) -> Iterator[tuple[str, os.stat_result | None]]:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if os.path.islink(path):
+                yield path, None
+            elif stat.S_ISREG((found := os.stat(path)).st_mode):
+                yield path, found
+            elif stat.S_ISDIR(found.st_mode):
+                seen[path] = found.st_mtime_ns
+
     for top in paths:
+        yield from looked(top)
         if os.path.islink(top):
-            yield top, None
-        elif os.path.isfile(top):
-            yield top, os.stat(top)
-        else:
-            for folder, folders, names in os.walk(top):
-                folders[:] = sorted(f for f in folders if not out(os.path.join(folder, f)))
-                for name in sorted((*names, *folders)):
-                    path = os.path.join(folder, name)
-                    if out(path):
-                        continue
-                    if os.path.islink(path):
-                        yield path, None
-                    elif os.path.isfile(path):
-                        yield path, os.stat(path)
+            continue
+        for folder, folders, names in os.walk(top):
+            folders[:] = sorted(f for f in folders if not out(os.path.join(folder, f)))
+            for name in sorted((*names, *folders)):
+                if not out(path := os.path.join(folder, name)):
+                    yield from looked(path)
 
 
 def _is_database(path: str) -> bool:

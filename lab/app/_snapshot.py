@@ -35,11 +35,13 @@ class Restored:
         for path, (size, mtime) in self.manifest["files"].items():
             at = self.pairs.get(path)
             if at is None:
-                out.append(f"{path} is missing")
+                out += [f"{path} is missing"] * (not self._vanished(path))
             elif at.stat().st_mtime_ns == mtime and at.stat().st_size != size:
                 out.append(f"{path} has {at.stat().st_size} bytes, not {size}")
         for path, target in self.manifest.get("links", {}).items():
             at = self.pairs.get(path)
+            if at is None and self._vanished(path):
+                continue
             if at is None or not at.is_symlink() or os.readlink(at) != target:
                 out.append(f"{path} does not lead to {target}")
         for path in self.manifest["databases"]:
@@ -47,6 +49,20 @@ class Restored:
             if at is None or not _sound(at):
                 out.append(f"{path} is no sound database")
         return out
+
+    def _vanished(self, path: str) -> bool:
+        """Whether it went while the snapshot was made: the folder that held it was altered between list and copy.
+
+        Where the folder is as it was when it was listed, what is missing was lost.
+        """
+        known = self.manifest.get("folders", {})
+        for folder in map(str, Path(path).parents):
+            if folder in known:
+                with contextlib.suppress(OSError):
+                    # Not every tool keeps more than microseconds.
+                    now = (self.below / folder.lstrip("/")).stat().st_mtime_ns
+                    return bool(now // 1000 != known[folder] // 1000)
+        return False
 
 
 def _sound(path: Path) -> bool:

@@ -22,6 +22,7 @@ from lab.app.guest import note, refuse_guests
 from lab.app.lab import Lab, read_machine
 from lab.app.plan import new_record
 from lab.app.plan import plan as make_plan
+from lab.app.reading import Reading
 from lab.apply.carry import Capacity, Carrier, Deed
 from lab.apply.events import Event
 from lab.apply.results import Outcome, Result
@@ -117,8 +118,9 @@ def _carry_out(lab: Lab, ledger: Ledger, found: Plan, verb: str, without: Sequen
     }
     number = generations.begin(ledger, origin, verb, declared)
     contents = {a: r.content for a, r in lab.records.items()}
+    reading = Reading(lab)
     carrier = Carrier(
-        {c.address: _deed(lab, c, number, contents) for c in found.todo},
+        {c.address: _deed(lab, c, number, contents, reading) for c in found.todo},
         ledger,
         number,
         lab.places,
@@ -174,7 +176,7 @@ def _leave_to_others(lab: Lab, ledger: Ledger) -> None:
             ledger.put(left)
 
 
-def _deed(lab: Lab, change: Change, generation: int, contents: Mapping[Address, str]) -> Deed:
+def _deed(lab: Lab, change: Change, generation: int, contents: Mapping[Address, str], reading: Reading) -> Deed:
     before = lab.records.get(change.moved_from or change.address)
     world = lab.world()
     if change.action is Action.DESTROY:
@@ -185,7 +187,8 @@ def _deed(lab: Lab, change: Change, generation: int, contents: Mapping[Address, 
                 raise problem(f"{change.address} cannot be observed, so it is left alone", why=change.unknown)
             declaration = lab.revive(before)
             context = lab.declared.context_for(change.address, declaration)
-            return (*declaration.steps(change, context), *leftovers(lab, change, before, declaration))
+            own = declaration.steps(change, context)
+            return (*reading.steps(change, before), *own, *leftovers(lab, change, before, declaration))
 
         def gone() -> Facts | None:
             declaration = lab.revive(before)
@@ -208,6 +211,7 @@ def _deed(lab: Lab, change: Change, generation: int, contents: Mapping[Address, 
     return Deed(
         change,
         lambda: (
+            *reading.steps(change, before),
             *(() if change.action in (Action.ADOPT, Action.MOVE) else want.declaration.steps(change, context)),
             *leftovers(lab, change, before, want.declaration),
         ),

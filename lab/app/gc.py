@@ -12,7 +12,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from lab.core import layout
 from lab.core.address import Address
 from lab.core.problem import Problems
 from lab.ledger import generations
+from lab.runs.readers import readers
 
 HEX = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 READ = 16 << 20
@@ -59,13 +61,14 @@ class Findings:
 def find(lab: Lab, *, keep: int = 1, older: float = 7) -> Findings:
     """What may be freed: `keep` generations and partial downloads younger than `older` days are left alone. Reads."""
     library = Library(lab)
-    needed = _needed(lab)
+    needed, read = _needed(lab), readers(lab.state)
     waste: list[Waste] = []
     kept: dict[str, int] = {}
     for root in library.roots.values():
         if store.stamped(root) is None:
             continue
-        orphans = list(_orphans(lab, root))
+        orphans = list(_orphans(lab, root, read))
+        shared, ours = not set(store.stamped(root) or ()) <= {lab.id}, set(_once(lab, root, orphans))
         waste += orphans
         gone = {w.path for w in orphans}
         linked = {s for f, r in store.views(root) if str(f) not in gone for s in (r.get("files") or {}).values()}
@@ -73,9 +76,15 @@ def find(lab: Lab, *, keep: int = 1, older: float = 7) -> Findings:
         for blob in sorted((root / "blobs").rglob("*")):
             if not blob.is_file() or blob.name in linked or blob.name.endswith(".lab-tmp"):
                 continue
-            size = blob.stat().st_blocks * 512
+            try:
+                about = blob.stat()
+            except FileNotFoundError:
+                continue  # another lab freed it
+            size = about.st_blocks * 512
             reason = next((r for r, known in needed.items() if blob.name in known), "")
             reason = reason or ("a kept generation" if blob.name in later else "")
+            if not reason and shared and blob.name not in ours and time.time() - about.st_ctime < HOUR:
+                reason = "another lab, which may have no view of it yet"
             if reason:
                 kept[reason] = kept.get(reason, 0) + size
             else:
@@ -87,7 +96,9 @@ def find(lab: Lab, *, keep: int = 1, older: float = 7) -> Findings:
 
 def gc(lab: Lab, found: Findings | None = None, *, keep: int = 1, older: float = 7) -> Findings:
     """What was found is freed, under the writer's lock; returns what really was."""
-    with lab.alone("gc"):
+    with lab.alone("gc"), ExitStack() as stack:
+        for root in sorted({r for r in Library(lab).roots.values() if store.stamped(r) is not None}):
+            stack.enter_context(store.alone(root))  # no lab makes a view meanwhile of what nothing needs yet
         # What was shown is freed only where it is still waste now.
         now = find(lab, keep=keep, older=older)
         shown = {w.path for w in found.waste} if found else None
@@ -138,16 +149,25 @@ def _hashes(file: Path) -> Iterable[str]:
         return ()
 
 
-def _orphans(lab: Lab, root: Path) -> Iterator[Waste]:
-    """Views of this lab that neither a record nor a declaration of any profile stands for."""
+def _orphans(lab: Lab, root: Path, read: Collection[str]) -> Iterator[Waste]:
+    """Views of this lab that neither a record nor a declaration of any profile stands for, and no run reads."""
     recorded = {str(r.facts.get("view")) for r in lab.records.values()}
     for folder, record in store.views(root):
         address = Address(record.get("address") or "")
-        if record.get("lab") != lab.id or str(folder) in recorded or not address:
+        if record.get("lab") != lab.id or str(folder) in recorded or not address or address in read:
             continue
         file = lab.conf / address.kind / f"{address.name.partition('.')[0]}.yaml"
         if not file.exists() and not (lab.conf / address.kind / f"{address.name}.yaml").exists():
             yield Waste("view", str(folder), 0, f"{address} is neither declared nor recorded")
+
+
+def _once(lab: Lab, root: Path, orphans: Iterable[Waste]) -> Iterator[str]:
+    """Hashes of what views of this lab held that are gone or going."""
+    said: list[Mapping[str, Any]] = [_json(stone) for stone in (root / "dropped").glob("*.json")]
+    said += [store.provenance(Path(w.path)) or {} for w in orphans]
+    for one in said:
+        if one.get("lab") == lab.id:
+            yield from (one.get("files") or {}).values()
 
 
 def _stones(lab: Lab, root: Path, keep: int) -> Iterator[set[str]]:

@@ -55,6 +55,9 @@ def _as_then(lab: Lab, then: Generation) -> Iterator[Path]:
                 shutil.copytree(lab.conf / name, conf / name)
         conf.mkdir(exist_ok=True)
         shutil.copyfile(lab.conf / "lab.yaml", conf / "lab.yaml")
+        for beside in lab.root.iterdir():  # without git there is one version of the code: this one
+            if beside.name not in (conf.name, lab.state.name):
+                (Path(folder) / beside.name).symlink_to(beside)
         for address, block in generations.declared_at(lab.ledger, then.number).items():
             path = conf / address.kind / f"{address.name}.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)

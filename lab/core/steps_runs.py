@@ -124,3 +124,17 @@ class DropDataset(Step):
     light: ClassVar[bool] = True
 
     view: str
+
+
+@dataclass(frozen=True, slots=True)
+class Await(Step):
+    """The runs and sweeps that read what is about to change have ended.
+
+    Its performer raises a Problem that names those which have not within `patience` seconds.
+    """
+
+    verb: ClassVar[str] = "await_readers"
+
+    readers: tuple[str, ...]
+    """Folders below `state/`."""
+    patience: float

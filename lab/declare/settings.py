@@ -122,6 +122,8 @@ class ApplySettings(_Block):
     """`clean` refuses a dirty tree, `merged` an unmerged commit."""
     capacities: Mapping[str, Annotated[int, Field(ge=1)]] = {}
     """How much may run side by side: network, cpu, memory, ansible."""
+    patience: float = Field(30.0, ge=0)
+    """Seconds a change waits for the runs that read what it changes, before it is given up and told."""
 
 
 class Moved(_Block):

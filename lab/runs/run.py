@@ -33,6 +33,8 @@ class RunSpec:
     """`package.module:function`, called with the parameters as keyword arguments."""
     python: str = sys.executable
     """The interpreter of a `call`, in its env."""
+    prefix: str = ""
+    """The link of the env it runs in; what it leads to when the run begins is the run's to its end."""
     params: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 42
     cwd: str = "."

@@ -28,6 +28,7 @@ from lab.runs.after import after
 from lab.runs.cards import visible
 from lab.runs.folder import RunFolder, put, who
 from lab.runs.outcome import judged, oom_kills
+from lab.runs.prefix import Prefix
 
 PATIENCE = 24 * 3600.0
 """Seconds a finished run waits for room on its disk to say how it ended."""
@@ -66,6 +67,7 @@ class Supervisor:
         """When it began, for people; and to measure by: that clock is never set."""
         self.child: subprocess.Popen[bytes] | None = None
         self.paused = False
+        self.prefix = Prefix(str(self.spec.get("prefix") or ""))
         self.cards: tuple[str, ...] = ()
         """Those it was given."""
         self.why = ""
@@ -147,14 +149,14 @@ class Supervisor:
         with open(folder / "output.log", "ab", buffering=0) as log:
             try:
                 self.child = subprocess.Popen(
-                    spec["argv"],
+                    [self.prefix.pinned(word) for word in spec["argv"]],
                     cwd=spec["cwd"],
                     env=self._environment(attempt),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE if pipe else log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    pass_fds=(self.lease.fileno(),),
+                    pass_fds=(self.lease.fileno(), *self.prefix.held),
                 )
             except OSError as e:
                 return {"state": "failed", "reason": f"{spec['argv'][0]} could not be started: {e.strerror}"}
@@ -189,7 +191,7 @@ class Supervisor:
 
     def _environment(self, attempt: int) -> dict[str, str]:
         env = {k: v for k, v in os.environ.items() if not k.startswith("LAB_RUN")}
-        env.update({k: str(v) for k, v in self.spec.get("env", {}).items()})
+        env.update({k: self.prefix.pinned(str(v)) for k, v in self.spec.get("env", {}).items()})
         env.update(visible(self.cards))
         env.update(self.secrets)
         env["LAB_RUN"] = str(self.folder.path)

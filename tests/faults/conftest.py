@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import labs, shim
+from tests.faults.beside import Bench, stood
 from tests.faults.campaign import Deed
 from tests.faults.zygote import Zygote
 from tests.labs import TestLab
@@ -63,6 +64,12 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Deed]:
     locked = lab.run("lock", env=env)
     assert locked.code == 0, locked
     return labs.heavy(top, (lab.root / "conf/lock/env/one.yaml").read_text(), env)
+
+
+@pytest.fixture(scope="session")
+def stands(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """What both states of a lab with a living run are made of."""
+    return stood(tmp_path_factory.mktemp("beside"))
 
 
 @pytest.fixture

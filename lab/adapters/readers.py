@@ -1,0 +1,29 @@
+"""Readers: waits for the runs and sweeps that read what is about to change."""
+
+from __future__ import annotations
+
+import time
+
+from lab.core.problem import problem
+from lab.core.step import Stage
+from lab.core.steps_runs import Await
+from lab.runs.readers import reads
+
+
+def quiet(step: Await, stage: Stage) -> None:
+    """None of them reads it any more; raises a Problem with those that still do when patience ends."""
+    until, told, pause = time.monotonic() + step.patience, False, 0.01
+    while left := [r for r in step.readers if reads(stage.state, r)]:
+        names = ", ".join(r.rpartition("/")[2] for r in left[:3]) + (f" and {len(left) - 3} more" if left[3:] else "")
+        if time.monotonic() >= until:
+            raise problem(
+                f"{stage.address} is read by {names}",
+                why="a run reads to its end what it was given, so this is left as it is",
+                do=f"wait for it, or `lab stop {left[0].rpartition('/')[2]}`; then do this again",
+            )
+        if not told:
+            stage.say(f"waits for {names}, which reads it")
+            told = True
+        stage.check()
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.5)

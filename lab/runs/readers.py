@@ -1,0 +1,53 @@
+"""Readers: which runs and sweeps read a model or a dataset, or run in an env, at this moment. Reads only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lab.runs import sweep_folder
+from lab.runs.folder import ACTIVE, RunFolder
+
+
+def readers(state: Path) -> dict[str, list[str]]:
+    """Address → the folders below `state/` of what reads it."""
+    found: dict[str, list[str]] = {}
+    for run in _unfinished(state / "runs"):
+        if run.state() in ACTIVE:
+            inputs = run.read("inputs.json")
+            for address in {*_given(inputs), *(inputs.get("env") or {})}:
+                found.setdefault(address, []).append(f"runs/{run.id}")
+    for folder in sorted((state / "sweeps" / "studies").glob("*/lock")):
+        if sweep_folder.coordinator(folder.parent):
+            step = RunFolder(folder.parent).read("step.json")
+            used = (step.get("inputs") or {}).get("used") or {}
+            for address in {*_given(step.get("spec") or {}), *(used.get("env") or {})}:
+                found.setdefault(address, []).append(f"sweeps/studies/{folder.parent.name}")
+    return found
+
+
+def reads(state: Path, reader: str) -> bool:
+    """Whether one of those still does."""
+    if reader.startswith("runs/"):
+        return RunFolder(state / reader).state() in ACTIVE
+    return bool(sweep_folder.coordinator(state / reader))
+
+
+def _unfinished(runs: Path) -> Iterator[RunFolder]:
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.scandir(runs):
+            if entry.is_dir() and not os.path.exists(f"{entry.path}/result.json"):
+                yield RunFolder(entry.path)
+
+
+def _given(told: Mapping[str, Any]) -> set[str]:
+    """The addresses of the models and datasets something is given. Pure."""
+    found = set()
+    for kind in ("models", "datasets"):
+        for one in (told.get(kind) or {}).values():
+            if address := one.get("address"):
+                found |= {str(address), *(f"{address}.{level}" for level in one.get("levels") or {})}
+    return found
