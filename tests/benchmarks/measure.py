@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import os
+import platform
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -44,8 +46,18 @@ def best(command: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None
     return min((measure(command, cwd, env) for _ in range(runs)), key=lambda f: f.cpu)
 
 
+def stamp() -> str:
+    """Where, when and of which commit something is measured; `+` where the files are not those of the commit."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    commit = subprocess.run([*git, "rev-parse", "--short=9", "HEAD"], capture_output=True, text=True).stdout.strip()
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ":/lab"]).returncode
+    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    day, load = datetime.datetime.now(tz=datetime.UTC).date(), os.getloadavg()[0]
+    return f"*{day}, commit {commit or 'unknown'}{'+' if changed else ''}, {machine}, load {load:.0f}.*"
+
+
 def written(page: Path, name: str, text: str) -> None:
-    """The figures between the marks of `name` in a page are these now; the marks are added where they are missing."""
+    """The stamped figures between the marks of `name` in a page are these now; marks are added where they are missing."""
     first, last = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
     before, _, rest = page.read_text().partition(first)
-    page.write_text(f"{before}{first}{text}\n{last}{rest.partition(last)[2]}")
+    page.write_text(f"{before}{first}{stamp()}\n\n{text}\n{last}{rest.partition(last)[2]}")
