@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 import os
 import shutil
 import signal
@@ -11,8 +13,9 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--accept` rewrites the expectations of scenario files."""
+    """`--accept` rewrites what scenario files expect; `--keep-tried` notes what docs/integrations.md says."""
     parser.addoption("--accept", action="store_true", help="rewrite the expected part of scenario files")
+    parser.addoption("--keep-tried", action="store_true", help="note which integrations passed all their tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,3 +30,29 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """What the suite stored goes with it."""
     shutil.rmtree(os.environ["LAB_STORE"], ignore_errors=True)
+
+
+OUTCOMES: dict[str, set[str]] = {}
+"""`FILE::FUNCTION` → how it went, over all its parameters."""
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Every outcome but the passing of a set-up or tear-down is noted."""
+    if report.when == "call" or report.outcome != "passed":
+        file, *_, name = report.nodeid.partition("[")[0].split("::")
+        OUTCOMES.setdefault(f"{file}::{name}", set()).add(report.outcome)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With `--keep-tried`, each integration of which all tests passed is noted with the day and its version."""
+    if not session.config.getoption("--keep-tried") or hasattr(session.config, "workerinput"):
+        return
+    from lab.adapters.integrations import INTEGRATIONS, KEPT
+    from lab.app.integrations import version
+
+    kept = json.loads(KEPT.read_text())
+    for one in INTEGRATIONS:
+        if not one.stand_in and all(OUTCOMES.get(test) == {"passed"} for test in one.tests):
+            day = str(datetime.datetime.now(tz=datetime.UTC).date())
+            kept[one.name] = {"day": day, "version": version(one) or "a version of its own env"}
+    KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")

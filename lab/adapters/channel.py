@@ -23,7 +23,7 @@ from lab.core.problem import problem
 
 EPOCH = 1_700_000_000
 PLACEHOLDER = "/opt/" + "placehold_" * 25
-SUBDIRS = ("noarch", "linux-64", "linux-aarch64", "osx-arm64", "osx-64")
+SUBDIRS = ("noarch", "linux-64", "linux-aarch64", "osx-arm64", "osx-64", "win-64")
 File = bytes | str | tuple[bytes, int]
 """Bytes; or bytes and mode; or, as text, the target of a link."""
 

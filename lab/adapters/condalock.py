@@ -16,7 +16,8 @@ import types
 from pathlib import Path
 from typing import Any
 
-SELECTORS = {"linux-64": "linux64", "linux-aarch64": "aarch64", "osx-arm64": "arm64", "osx-64": "osx and not arm64"}
+SELECTORS = {"linux-64": "linux64", "linux-aarch64": "aarch64", "osx-arm64": "arm64", "osx-64": "osx and not arm64",
+             "win-64": "win64"}  # fmt: skip
 
 
 def source(spec: dict[str, Any]) -> str:

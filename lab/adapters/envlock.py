@@ -23,6 +23,7 @@ from lab.core.steps_envs import LockEnv
 VIRTUAL = {
     "osx": {"__unix": "0", "__osx": "14.0", "__archspec": "1 m1"},
     "linux": {"__unix": "0", "__linux": "5.10", "__glibc": "2.28"},
+    "win": {"__win": "0", "__archspec": "1 x86_64"},
 }
 """What a platform is taken to offer where the env does not say; written into every lock."""
 

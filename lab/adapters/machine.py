@@ -42,7 +42,7 @@ def declared(conf: Path, name: str, state: Path | None = None) -> Host:
 
     if name == "auto":
         return read(state)
-    known = {p.stem: p for folder in (_BUILTIN, conf / "host") if folder.is_dir() for p in folder.glob("*.yaml")}
+    known = files(conf)
     if name not in known:
         raise problem(
             f"there is no host {name}{did_you_mean(name, known)}",
@@ -54,6 +54,11 @@ def declared(conf: Path, name: str, state: Path | None = None) -> Host:
         return Host.model_validate({"name": name, **block}).measured(read(state))
     except (yaml.YAMLError, ValidationError, TypeError) as e:
         raise problem(f"conf/host/{name}.yaml is no host", why=str(e).splitlines()[0], file=str(known[name])) from e
+
+
+def files(conf: Path) -> dict[str, Path]:
+    """Name → file of every host: those shipped with Lab, and those of `conf/host/`, which win. Reads."""
+    return {p.stem: p for folder in (_BUILTIN, conf / "host") if folder.is_dir() for p in sorted(folder.glob("*.yaml"))}
 
 
 def available() -> int:

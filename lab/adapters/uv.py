@@ -16,7 +16,8 @@ from typing import Any
 from lab.core.problem import problem
 
 TARGETS = {"linux-64": "x86_64-manylinux_{glibc}", "linux-aarch64": "aarch64-manylinux_{glibc}",
-           "osx-arm64": "aarch64-apple-darwin", "osx-64": "x86_64-apple-darwin"}  # fmt: skip
+           "osx-arm64": "aarch64-apple-darwin", "osx-64": "x86_64-apple-darwin",
+           "win-64": "x86_64-pc-windows-msvc"}  # fmt: skip
 
 
 def binary() -> str:
@@ -161,6 +162,8 @@ def best_wheel(wheels: Any, platform: str, python: str, virtual: dict[str, str])
     if system == "osx":
         version = (virtual.get("__osx", "14.0") + ".0").split(".")[:2]
         plats = list(mac_platforms((int(version[0]), int(version[1])), arch))
+    elif system == "win":
+        plats = ["win_amd64"]
     else:
         newest = int(virtual.get("__glibc", "2.28").split(".")[1])
         old = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}

@@ -1,4 +1,4 @@
-"""Pages: docs/verbs.md, every verb's help, and the broken links of docs/."""
+"""Pages: every verb's help, the integrations, the support of hosts; and the broken links of docs/."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 import re
 from pathlib import Path
 
+from lab.app import hosts, integrations
 from lab.cli.main import Parser, verbs
 
-PAGE = Path("docs/verbs.md")
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)")
 
 
@@ -27,10 +27,22 @@ def text() -> str:
     return "\n".join(lines)
 
 
+def pages() -> dict[str, str]:
+    """Each page that is made here, by its place. Reads."""
+    return {
+        "docs/verbs.md": text(),
+        "docs/integrations.md": integrations.page(),
+        "docs/support_matrix.md": hosts.page(),
+    }
+
+
 def check(root: Path) -> list[str]:
-    """What is stale or broken: the page of the verbs, and links between pages that lead nowhere. Reads."""
-    page = root / PAGE
-    stale = [] if page.is_file() and page.read_text(encoding="utf-8") == text() else [str(PAGE)]
+    """What is stale or broken: the pages made here, and links between pages that lead nowhere. Reads."""
+    stale = [
+        page
+        for page, wanted in pages().items()
+        if not (root / page).is_file() or (root / page).read_text(encoding="utf-8") != wanted
+    ]
     for path in sorted([*root.glob("*.md"), *(root / "docs").rglob("*.md")]):
         for target in LINK.findall(path.read_text(encoding="utf-8")):
             if not (path.parent / target.strip()).exists():
@@ -39,11 +51,12 @@ def check(root: Path) -> list[str]:
 
 
 def write(root: Path) -> list[str]:
-    """The page of the verbs is as the code says; returns its name where it was not."""
-    page = root / PAGE
-    wanted = text()
-    if page.is_file() and page.read_text(encoding="utf-8") == wanted:
-        return []
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(wanted, encoding="utf-8")
-    return [str(PAGE)]
+    """The pages made here are as the code says; returns those that were not."""
+    written = []
+    for page, wanted in pages().items():
+        path = root / page
+        if not path.is_file() or path.read_text(encoding="utf-8") != wanted:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(wanted, encoding="utf-8")
+            written.append(page)
+    return written

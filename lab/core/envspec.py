@@ -9,7 +9,7 @@ from typing import Any
 from lab.core.facts import Facts, digest
 
 PLATFORMS = ("osx-arm64", "linux-64")
-KNOWN_PLATFORMS = (*PLATFORMS, "linux-aarch64", "osx-64")
+KNOWN_PLATFORMS = (*PLATFORMS, "linux-aarch64", "osx-64", "win-64")
 _NAME = re.compile(r"^\s*(?:[^\s:]+::)?([A-Za-z0-9_][A-Za-z0-9_.-]*)")
 _CONDITION = re.compile(r"\s*(===|==|!=|>=|<=|~=|=|>|<)?\s*([0-9][^,\s|]*)\s*")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
@@ -21,6 +21,13 @@ def _bytes(value: Any) -> Any:
 
 Bytes = Annotated[int, BeforeValidator(_bytes)]
 """A number of bytes, or `460GB`, `512GiB`."""
+
+SUPPORT: Mapping[str, str] = {
+    "reference": "the machine Lab is made for: defaults, advice and playbooks are chosen for it",
+    "tested": "the machine every test runs on, in CI as well",
+    "works, not tuned": "its figures are known to plans and forecasts; nothing is tuned for it",
+}
+"""Each level of support, and what it means."""
 
 
 class Engine(BaseModel):
@@ -83,8 +90,8 @@ class Host(BaseModel):
     """What `lab calibrate` measured of each engine; `llama.cpp`, `mlx`."""
     os: str = ""
     """`macOS 26.1`, `Debian 12`."""
-    support: str = "works, not tuned"
-    """How far this host is supported: `reference`, `tested`, or `works, not tuned`."""
+    support: Literal["reference", "tested", "works, not tuned"] = "works, not tuned"
+    """How far this host is supported; `lab hosts` says what the words mean."""
     ssh: str = ""
     """How ssh reaches it (`me@studio`), for `lab plan --host NAME`."""
     folder: str = ""

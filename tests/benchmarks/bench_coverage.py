@@ -1,23 +1,25 @@
-"""Coverage: which share of each room's statements the last `.ci/gate --coverage` ran; `--write TEXT` keeps it, TEXT saying of what.
+"""Coverage: which share of each room's statements ran in `.ci/gate --coverage`, or in `coverage run -m pytest …`.
 
-python -m tests.benchmarks.bench_coverage --write "`tests/engine`"
+python -m tests.benchmarks.bench_coverage --write "What was run, in words."
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from tests.benchmarks.measure import written
 from tests.labs import REPO
 
 PAGE = REPO / "docs/performance.md"
-DATA = "build/coverage"
+DATA = Path(os.environ.get("COVERAGE_FILE", REPO / "build/coverage/data"))
 
 
 def table() -> str:
@@ -33,10 +35,9 @@ def table() -> str:
     return "\n".join(["| room | statements | run by the tests |", "|---|---|---|", *rows])
 
 
-def _read() -> dict:
-    combine = [sys.executable, "-m", "coverage", "combine", "-q"]
-    if list((REPO / DATA).glob("data.*")):
-        subprocess.run(combine, cwd=REPO, check=True)
+def _read() -> dict[str, Any]:
+    if list(DATA.parent.glob(f"{DATA.name}.*")):
+        subprocess.run([sys.executable, "-m", "coverage", "combine", "-q"], cwd=REPO, check=True)
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         told = [sys.executable, "-m", "coverage", "json", "-q", "-i", "-o", file.name]
         subprocess.run(told, cwd=REPO, check=True)

@@ -47,9 +47,11 @@ def best(command: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None
 
 
 def stamp() -> str:
-    """Where, when and of which commit something is measured; `+` where the files are not those of the commit."""
+    """When and where something is measured, and the commit that touched lab/ last; `+` where more is changed there."""
     git = ["git", "-C", str(Path(__file__).parent)]
-    commit = subprocess.run([*git, "rev-parse", "--short=9", "HEAD"], capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        [*git, "log", "-1", "--format=%h", "--", ":/lab"], capture_output=True, text=True
+    ).stdout.strip()
     changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ":/lab"]).returncode
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     day, load = datetime.datetime.now(tz=datetime.UTC).date(), os.getloadavg()[0]
@@ -57,7 +59,7 @@ def stamp() -> str:
 
 
 def written(page: Path, name: str, text: str) -> None:
-    """The stamped figures between the marks of `name` in a page are these now; marks are added where they are missing."""
+    """The stamped figures between the marks of `name` in a page are these now; missing marks are added."""
     first, last = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
     before, _, rest = page.read_text().partition(first)
     page.write_text(f"{before}{first}{stamp()}\n\n{text}\n{last}{rest.partition(last)[2]}")

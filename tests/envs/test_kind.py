@@ -122,7 +122,7 @@ def test_what_is_wrong_is_said_before_anything_is_done(tmp_path: Path, built: Pa
         "python: 3.10\nchannels: [x]\n": "write the version in quotes",
         'conda: [numpy]\npython: "3.12"\n': "conda packages are asked for, and no channel",
         'python: "3.12"\nplatforms: [osx-arm64]\n': "it is declared for osx-arm64, and this host is linux-64",
-        'python: "3.12"\nplatforms: [linux-64, win-64]\n': "win-64 cannot be locked",
+        'python: "3.12"\nplatforms: [linux-64, win-32]\n': "win-32 cannot be locked",
         "template: nosuch\n": "there is no template nosuch",
         'python: "3.12"\npip: [">=1"]\n': "names no package",
         "description: nothing\n": "it has neither channels nor a python",

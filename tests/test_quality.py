@@ -1,0 +1,61 @@
+"""What is said of Lab's quality is printed by a command, and kept with the day and the commit it was true of.
+
+Proves S3-III-1 together with `.ci/run`, which runs every test in a new virtual environment and fails where one does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.labs import REPO
+
+PAGE = (REPO / "docs/performance.md").read_text()
+BLOCKS = dict(re.findall(r"<!-- (\w+) -->\n(.*?)<!-- /\1 -->", PAGE, re.DOTALL))
+
+
+@pytest.mark.parametrize("script", sorted(p.name for p in (REPO / "tests/benchmarks").glob("bench_*.py")))
+def test_a_benchmark_that_keeps_figures_has_kept_them(script: str) -> None:
+    """Every block that a script writes is in the page, stamped, with figures, and says how to have them again."""
+    code = (REPO / "tests/benchmarks" / script).read_text()
+    for call in re.findall(r"\bwritten\(.*\)", code):
+        for name in re.findall(r'"(\w+)"(?=,| if| else)', call):
+            assert re.match(r"\*\d{4}-\d\d-\d\d, (committed with|commit) [0-9a-f]{7,9}\b", BLOCKS[name]), name
+            assert len(re.findall(r"(?m)^\|.*\d.*\|$", BLOCKS[name])) >= 4, name
+            assert f"tests.benchmarks.{script.removesuffix('.py')}" in PAGE
+
+
+def test_no_block_of_figures_is_left_that_no_script_writes() -> None:
+    """A figure without its script could not be had again."""
+    scripts = "".join(p.read_text() for p in (REPO / "tests/benchmarks").glob("bench_*.py"))
+    assert len(BLOCKS) >= 7
+    for name in BLOCKS:
+        assert f'"{name}"' in scripts
+
+
+def test_the_share_of_lines_that_tests_run_is_printed(tmp_path: Path) -> None:
+    """What a test runs is counted, in the processes it starts as well; what it does not run is not."""
+    pytest.importorskip("coverage")
+    (tmp_path / "test_one.py").write_text(
+        "import subprocess, sys\n\ndef test_a_verb_in_a_process_of_its_own():\n"
+        "    assert subprocess.run([sys.executable, '-m', 'lab', '--help'], capture_output=True).returncode == 0\n"
+    )
+    env = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
+    env |= {"COVERAGE_FILE": str(tmp_path / "data"), "PYTHONPATH": str(REPO)}
+
+    def run(*words: str) -> str:
+        done = subprocess.run([sys.executable, "-m", *words], cwd=REPO, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("coverage", "run", "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "test_one.py"))
+    table = run("tests.benchmarks.bench_coverage")
+    rows = {name: float(share) for name, share in re.findall(r"(?m)^\| (\w+) \| [\d,]+ \| ([\d.]+) % \|$", table)}
+    assert 0 < rows["cli"] < 50
+    assert rows["adapters"] == rows["runs"] == 0
+    assert 0 < rows["TOTAL"] < 10
