@@ -29,6 +29,7 @@ from lab.core import quotas
 from lab.core.problem import problem
 from lab.core.queueing import Asks, Job, Room, Standing, Verdict, decide, turns
 from lab.core.quotas import Quota
+from lab.core.stages import common
 from lab.core.units import size
 from lab.runs import cards
 from lab.runs.folder import boot
@@ -99,7 +100,7 @@ def admit(
     me: dict[str, Any] = {
         "id": uuid.uuid4().hex, "pid": who, "born": born(who), "name": name, "need": need, "held": False,
         "came": time.time(), "asks": asdict(asks), "pool": list(pool),
-        "limits": {n: q.model_dump() for n, q in (limits or {}).items()},
+        "limits": {n: q.model_dump() for n, q in (limits or {}).items()}, "state": str(state),
     }  # fmt: skip
     begun, told = time.monotonic(), ""
     try:
@@ -150,7 +151,7 @@ def status(state: Path) -> list[Entry]:
 
 def use(state: Path, limits: Mapping[str, Quota]) -> list[quotas.Use]:
     """What of their quotas the accounts have taken: those named, and those that took anything of a glob's. Reads."""
-    if not state.is_dir():
+    if not common(state).is_dir():
         return []
     today = datetime.date.today()
     with ledger(state) as book:

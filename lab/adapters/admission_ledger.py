@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.core import quotas
+from lab.core.stages import common
 from lab.runs.folder import RunFolder, boot, who
 
 SLACK = 60.0
@@ -46,8 +47,8 @@ class Book:
 
 
 def place(state: Path, host: str = "") -> Path:
-    """The ledger of a host, this one by default; a state folder that several hosts share has one for each."""
-    return state / f"admission-{host or socket.gethostname()}.json"
+    """The ledger of a host, this one by default, that stages share; several hosts have one each in a shared folder."""
+    return common(state) / f"admission-{host or socket.gethostname()}.json"
 
 
 @contextmanager
@@ -89,7 +90,7 @@ def charge(days: quotas.Days, entry: dict[str, Any], ended: float) -> quotas.Day
 
 def used(state: Path) -> Path:
     """Where the time that jobs held this host is kept."""
-    return state / f"usage-{socket.gethostname()}.json"
+    return common(state) / f"usage-{socket.gethostname()}.json"
 
 
 def born(pid: int) -> str | None:
@@ -103,13 +104,18 @@ def _lives(state: Path, entry: dict[str, Any]) -> bool:
     """Whether its process lives, or, where it holds cards, the program that its supervisor left behind on them."""
     if (now := born(entry["pid"])) is not None and now == entry["born"]:
         return True
-    return bool(entry.get("cards")) and RunFolder(state / "runs" / str(entry["name"])).held()
+    return bool(entry.get("cards")) and RunFolder(_run(state, entry)).held()
+
+
+def _run(state: Path, entry: dict[str, Any]) -> Path:
+    """The folder of an entry's run, which may be another stage's."""
+    return Path(entry.get("state") or common(state)) / "runs" / str(entry["name"])
 
 
 def _seen(state: Path, entry: dict[str, Any]) -> float:
     """When a run whose supervisor is gone was last seen to do anything: it ended nobody knows when after that."""
     found = [float(entry.get("began") or 0)]
-    for file in (state / "runs" / str(entry["name"])).glob("*.jsonl"):
+    for file in _run(state, entry).glob("*.jsonl"):
         with suppress(OSError):
             found.append(file.stat().st_mtime)
     return max(found)

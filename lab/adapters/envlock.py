@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from lab.adapters import archives, conda, external, uv
 from lab.adapters.channel import build, shipped
 from lab.adapters.files import put
+from lab.core import stages
 from lab.core.envspec import inputs_digest, package, requirements
 from lab.core.facts import Facts, digest
 from lab.core.problem import Problem, Problems, problem
@@ -44,8 +45,19 @@ def uv_cache(stage: Stage) -> Path:
 
 
 def locks(stage: Stage) -> Path:
-    """Where locks are committed."""
-    return stage.root / "conf" / "lock" / "env"
+    """Where locks are committed: a stage writes its own."""
+    return Path(stages.locks(str(stage.root), stage.stage)[0], "env")
+
+
+def lying(name: str, folders: Sequence[str]) -> Path:
+    """The folder of an env's lock: the first that has one, else the last, which all share. Reads."""
+    found = [Path(folder, "env") for folder in folders]
+    return next((f for f in found if (f / f"{name}.yaml").exists()), found[-1])
+
+
+def known(name: str, stage: Stage) -> Path:
+    """Where the lock lies that an env has here. Reads."""
+    return lying(name, stages.locks(str(stage.root), stage.stage))
 
 
 def environ(stage: Stage) -> dict[str, str]:
@@ -164,7 +176,7 @@ def _solve(
                 for p in spec["platforms"]
             },
         }
-        previous = locks(stage) / f"{step.name}.conda-lock.yml"
+        previous = known(step.name, stage) / f"{step.name}.conda-lock.yml"
         with contextlib.ExitStack() as stack:
             if previous.exists():
                 request["lockfile"] = str(stack.enter_context(expanded(previous, stage)))
@@ -294,7 +306,7 @@ def moved(old: Facts, new: Facts) -> list[str]:
 
 
 def summary(name: str, stage: Stage) -> dict[str, Any]:
-    return _read(locks(stage) / f"{name}.yaml")
+    return _read(known(name, stage) / f"{name}.yaml")
 
 
 def _read(path: Path) -> dict[str, Any]:

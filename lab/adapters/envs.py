@@ -20,7 +20,7 @@ from typing import Any
 
 from lab.adapters import archives, conda, container, prefix, survey, uv
 from lab.adapters.closed import run
-from lab.adapters.envlock import cache, ensure_channels, expanded, locks, parsed, summary, uv_cache
+from lab.adapters.envlock import cache, ensure_channels, expanded, known, parsed, summary, uv_cache
 from lab.core.facts import Facts
 from lab.core.problem import problem
 from lab.core.step import Stage
@@ -50,7 +50,9 @@ def install(step: InstallEnv, stage: Stage) -> Facts:
         raise problem(f"the lock of env.{step.name} changed after the plan", do="plan again")
     link = Path(step.link)
     if step.container:
-        container.write(Path(step.container), step.name, parsed(step.name, locks(stage)), lock, step.platform)
+        container.write(
+            Path(step.container), step.name, parsed(step.name, known(step.name, stage)), lock, step.platform
+        )
     with _alone(link):
         _sweep(link)
         here = Path(os.path.realpath(link))
@@ -137,8 +139,8 @@ def fill(step: InstallEnv, stage: Stage, target: Path, lock: dict[str, Any]) -> 
 def _conda(step: InstallEnv, stage: Stage, target: Path, lock: dict[str, Any], reinstall: tuple[str, ...] = ()) -> None:
     if not lock["platforms"][step.platform]["conda"]:
         return
-    ensure_channels(locks(stage) / lock["lockfile"], stage)
-    with expanded(locks(stage) / lock["lockfile"], stage) as lockfile:
+    ensure_channels(known(step.name, stage) / lock["lockfile"], stage)
+    with expanded(known(step.name, stage) / lock["lockfile"], stage) as lockfile:
         conda.ask(
             "install",
             {
@@ -154,7 +156,7 @@ def _conda(step: InstallEnv, stage: Stage, target: Path, lock: dict[str, Any], r
 
 
 def _wheels(step: InstallEnv, stage: Stage) -> list[dict[str, Any]]:
-    found = parsed(step.name, locks(stage))
+    found = parsed(step.name, known(step.name, stage))
     return [
         {
             "name": p["name"],

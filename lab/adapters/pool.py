@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.adapters.admission_ledger import ledger, place
+from lab.core.stages import common
 from lab.runs import cards
 from lab.runs.cards import Card
 from lab.runs.folder import put
@@ -39,6 +40,7 @@ class Cards:
 
 def note(state: Path) -> list[Card]:
     """The cards of this host, also told to the others."""
+    state = common(state)
     found = cards.read()
     if found and state.is_dir():
         text = json.dumps({"at": time.time(), "cards": [asdict(c) for c in found]})
@@ -49,6 +51,7 @@ def note(state: Path) -> list[Card]:
 
 def hosts(state: Path) -> list[Cards]:
     """Every host's cards, this one's first."""
+    state = common(state)
     here = socket.gethostname()
     mine = note(state)
     entries: list[dict[str, Any]] = []

@@ -36,7 +36,7 @@ class _Listing:
 
 def perform(step: Schedule, stage: Stage) -> Facts:
     """The command runs by itself as declared, or no longer."""
-    argv = (*program(), "-C", str(stage.root), *step.words)
+    argv = (*program(), "-C", str(stage.root), *step.words, *([f"stage={stage.stage}"] if stage.stage else []))
     manager = _manager()
     if step.every and not manager:
         raise problem(

@@ -20,6 +20,7 @@ from lab.adapters.files import put
 from lab.adapters.patterns import excluded, literal
 from lab.app import _places, state
 from lab.app.lab import Lab
+from lab.core import stages
 from lab.core.address import Address
 from lab.core.problem import problem
 
@@ -27,8 +28,8 @@ MANIFEST = "manifest.json"
 FETCHED = ("url", "urls", "hub", "ollama", "git", "release")
 """Sources from which a model or dataset can be fetched again."""
 MAGIC = b"SQLite format 3\x00"
-SKIPPED = ("cache", "work", "envs", "sdk", "backup/drill", "lock")
-"""Below `state/`: made again by themselves, environments from their locks."""
+SKIPPED = ("cache", "work", "envs", "sdk", "backup/drill", "lock", stages.GROUP)
+"""Below `state/`: made again by themselves, environments from their locks; and the state of other stages."""
 
 
 @dataclass

@@ -34,6 +34,7 @@ from lab.core.facts import Facts
 from lab.core.problem import Problem, Problems, problem
 from lab.core.record import Record
 from lab.core.step import Step
+from lab.declare.stage import asked
 from lab.ledger import generations
 from lab.ledger.ledger import Ledger
 from lab.plan.plan import FORMAT, Plan
@@ -255,11 +256,30 @@ def _policy(lab: Lab) -> None:
         )
 
 
+def under_saved(lab: Lab, path: Path) -> Lab:
+    """The lab under the overrides of a saved plan; a Problem where another stage was asked for."""
+    opened = Lab(lab.root, tuple(_readable(path)["overrides"]), lab.tell)
+    said = asked(lab.overrides)
+    if said is not None and said != opened.stage:
+        of = f"for stage {opened.stage}" if opened.stage else "for no stage"
+        raise problem(f"{path} is a plan {of}, not for {said or 'none'}", do="leave `stage=` out")
+    return opened
+
+
 def read_saved(lab: Lab, path: Path) -> dict[str, Any]:
     """A saved plan, checked to be one and of this lab; Problems where it is not."""
+    found = _readable(path)
+    if found["lab_id"] != lab.id:
+        raise problem(
+            f"{path} is a plan for another lab", why=f"its id is {found['lab_id']}", do="use it in its own lab"
+        )
+    return found
+
+
+def _readable(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
-        parts = (found["format"], found["lab_id"], found["digest"], found["changes"], found["only"], found["exclude"])
+        form, _, _, _ = (found["format"], found["lab_id"], found["digest"], found["changes"])
         lists = (found["only"], found["exclude"], found["overrides"])
         sound = all(isinstance(part, list) and all(isinstance(w, str) for w in part) for part in lists)
         if not sound or not isinstance(found["serial"], int):
@@ -271,10 +291,8 @@ def read_saved(lab: Lab, path: Path) -> dict[str, Any]:
         ) from e
     except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise problem(f"{path} is no saved plan", do="make one with `lab plan --out FILE`") from e
-    if parts[0] != FORMAT:
-        raise problem(f"{path} has plan format {parts[0]}, this Lab reads {FORMAT}", do="make a new one")
-    if parts[1] != lab.id:
-        raise problem(f"{path} is a plan for another lab", why=f"its id is {parts[1]}", do="use it in its own lab")
+    if form != FORMAT:
+        raise problem(f"{path} has plan format {form}, this Lab reads {FORMAT}", do="make a new one")
     checked: dict[str, Any] = found
     return checked
 

@@ -15,6 +15,7 @@ from lab.app import _snapshot
 from lab.app._saved import gather
 from lab.app.lab import Lab
 from lab.core.masking import masked
+from lab.core import stages
 from lab.core.problem import Problem, Problems, did_you_mean, problem
 from lab.core.schedule import period
 
@@ -56,7 +57,7 @@ def now(lab: Lab, name: str = "", scheduled: bool = False) -> list[dict[str, Any
     Where one repository fails the others are still filled, and the problem is raised at the end.
     """
     name, applied = settings(lab, name)
-    stage = lab.stage(f"backup.{name}")
+    stage = lab.work(f"backup.{name}")
     staged = lab.state / "staged" / name
     saved = gather(lab, name, applied, staged)
     told: list[dict[str, Any]] = []
@@ -192,4 +193,4 @@ def note(lab: Lab, name: str, what: str, **more: Any) -> None:
 
 
 def _tags(lab: Lab, name: str) -> Sequence[str]:
-    return (f"backup:{name}", f"lab:{lab.id[:8]}")
+    return (f"backup:{name}", f"lab:{stages.short(lab.head['lab'])}")

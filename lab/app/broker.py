@@ -130,7 +130,7 @@ class Broker:
                 return {"local": True}
             may = [rest[0]]
         with self.composing:
-            records = Lab(self.lab.root).records
+            records = self.lab.again(()).records
             found = [a for m in may for a in ([m] if m in records else [r for r in records if r.startswith(f"{m}.")])]
             if verb == "show":
                 facts = {a: dict(records[a].facts) for a in found}
@@ -154,7 +154,7 @@ class Broker:
         if held > most:
             raise problem(f"you hold {size(held)}, and may hold {size(most)}", do="remove something, then try again")
         with self.composing:
-            lab, address = guest_run.composed(Lab(self.lab.root), rights, words)
+            lab, address = guest_run.composed(self.lab.again(()), rights, words)
             given = guest_run.handed(lab, address, name, rights)
             about = projects(lab, [address])
         process = guest_account.start(name)

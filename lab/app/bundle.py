@@ -16,6 +16,7 @@ from typing import Any
 from lab import __version__
 from lab.adapters import archives, git, wheels
 from lab.adapters.bundle import Entry, write
+from lab.adapters.envlock import lying
 from lab.app import _places
 from lab.app._saved import gather
 from lab.app.lab import Lab
@@ -165,12 +166,12 @@ def _wheels(staged: Path, extras: Sequence[str]) -> list[Entry]:
 
 def _archives(lab: Lab) -> list[Entry]:
     """The packages of every declared environment, from its lock; fetched where they are not here."""
-    work = lab.stage("archives")
+    work = lab.work("archives")
     found: dict[str, Entry] = {}
     for address in lab.declarations:
         if address.kind != "env":
             continue
-        text = (lab.conf / "lock" / "env" / f"{address.name}.conda-lock.yml").read_text()
+        text = (lying(address.name, lab.locks) / f"{address.name}.conda-lock.yml").read_text()
         for one in archives.locked(text, lab.host.platform):
             if one.name not in found:
                 path = archives.obtain(lab.state, one, work.check, lambda n: None)

@@ -60,7 +60,7 @@ def calibrate(lab: Lab, engines: Sequence[str] = (), say: Callable[[str], None] 
     found["engines"] = {**before.get("engines", {}), **found["engines"]}
     if "quantize" in before:
         found.setdefault("quantize", before["quantize"])
-    put(lab.state / "calibration.json", (json.dumps(found, indent=1) + "\n").encode())
+    put(lab.common / "calibration.json", (json.dumps(found, indent=1) + "\n").encode())
     return Calibration(found)
 
 
@@ -169,7 +169,7 @@ def feed(
     known["fed"] = int(known.get("fed", 0)) + 1
     known["last"] = {**(told or {}), "measured": round(measured, 3), "forecast": round(forecast, 3)}
     try:
-        put(lab.state / "calibration.json", (json.dumps(found, indent=1) + "\n").encode())
+        put(lab.common / "calibration.json", (json.dumps(found, indent=1) + "\n").encode())
     except OSError:  # a full disk or a folder of someone else: what was known stays
         return False
     return True

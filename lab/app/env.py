@@ -88,7 +88,7 @@ def lock(lab: Lab, name: str) -> dict[str, Any]:
     import yaml
 
     address = find(lab, name)
-    found = envlock.parsed(address.name, lab.conf / "lock" / "env")
+    found = envlock.parsed(address.name, envlock.lying(address.name, lab.locks))
     if found.get("package") and not any(p["url"] for p in found["package"]):
         return found
     read: dict[str, Any] = yaml.load(lock_text(lab, name), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # nosec B506 # a safe loader
@@ -98,7 +98,7 @@ def lock(lab: Lab, name: str) -> dict[str, Any]:
 def lock_text(lab: Lab, name: str) -> str:
     """The text of an env's lock with this machine's places written in."""
     address = find(lab, name)
-    path = lab.conf / "lock" / "env" / f"{address.name}.conda-lock.yml"
+    path = envlock.lying(address.name, lab.locks) / f"{address.name}.conda-lock.yml"
     if not path.exists():
         if (lab.context(address).lock or {}).get("platforms"):
             raise problem(
@@ -198,7 +198,8 @@ def page(lab: Lab, name: str) -> str:
     lines.append(f"- state here: {line.state}" + (f", {line.size}" if line.bytes else ""))
     if context.lock:
         file = context.lock.get("lockfile") or f"{address.name}.yaml"
-        lines.append(f"- lock: `conf/lock/env/{file}`, {_committed(lab, address)}")
+        folder = envlock.lying(address.name, lab.locks).relative_to(lab.root)
+        lines.append(f"- lock: `{folder}/{file}`, {_committed(lab, f'{folder}/{address.name}.yaml')}")
         for platform, part in context.lock["platforms"].items():
             lines.append(
                 f"- {platform}: {part['conda']} conda and {part['pip']} Python packages, digest `{part['digest'][:12]}`"
@@ -210,7 +211,7 @@ def page(lab: Lab, name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _committed(lab: Lab, address: Address) -> str:
+def _committed(lab: Lab, file: str) -> str:
     said = subprocess.run(
         [
             "git",
@@ -220,7 +221,7 @@ def _committed(lab: Lab, address: Address) -> str:
             "-1",
             "--format=locked %cs (%h)",
             "--",
-            f"conf/lock/env/{address.name}.yaml",
+            file,
         ],
         capture_output=True,
         text=True,

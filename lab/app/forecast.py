@@ -176,13 +176,13 @@ def machine_of(lab: Lab, name: str) -> Host:
         return lab.host
     from lab.adapters import machine
 
-    return machine.declared(lab.conf, name, lab.state)
+    return machine.declared(lab.conf, name, lab.common)
 
 
 def calibration(lab: Lab) -> dict[str, Any]:
     """What `lab calibrate` measured here; empty where it has not run. Reads."""
     try:
-        found = json.loads((lab.state / "calibration.json").read_text(encoding="utf-8"))
+        found = json.loads((lab.common / "calibration.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -109,7 +109,7 @@ def test(lab: Lab, names: Sequence[str], model: str) -> list[Result]:
     with served(lab, model) as endpoint:
         for place in chosen:
             address = f"framework.{place.name}"
-            result = probe(place.step, lab.stage(address).check, place.distribution, endpoint)
+            result = probe(place.step, lab.work(address).check, place.distribution, endpoint)
             keep(result, lab.state, place.name)
             out.append(result)
     return out

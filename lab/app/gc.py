@@ -1,7 +1,8 @@
 """gc: frees what no declaration, record, run or kept generation needs, after showing it.
 
 What is needed is found without knowing the kinds: every SHA-256 that is written in `conf/` (all profiles and locks), in
-the ledger, in the runs' files, in the views of every lab that shares a store, or for a kept generation, keeps its blob.
+the ledger, in the runs' files (of every stage), in the views of every lab that shares a store, or for a kept
+generation, keeps its blob.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from typing import Any
 from lab.adapters import store
 from lab.app.lab import Lab
 from lab.app.models import Library
-from lab.core import layout
+from lab.core import layout, stages
 from lab.core.address import Address
 from lab.core.problem import Problems
+from lab.core.record import Record
 from lab.ledger import generations
+from lab.ledger.ledger import Ledger
 from lab.runs.readers import readers
 
 HEX = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
@@ -133,12 +136,22 @@ def tidy(lab: Lab) -> None:
 def _needed(lab: Lab) -> dict[str, set[str]]:
     """Reason → every SHA-256 that is written there."""
     conf = {h for f in lab.conf.rglob("*") if f.suffix in (".yaml", ".yml") for h in _hashes(f)}
-    ledger: set[str] = set()
-    for record in lab.records.values():
-        text = record.facts_json + record.inputs_json
-        ledger |= {h.decode() for h in HEX.findall(text.encode())}
-    runs = {h for folder in ("runs", "studies") for f in (lab.state / folder).rglob("*.json") for h in _hashes(f)}
-    return {"a declaration or lock": conf, "the ledger": ledger, "a run": runs}
+    ours = {h for f in _runs(lab.state) for h in _hashes(f)}
+    found = {"a declaration or lock": conf, "the ledger": _recorded(lab.records), "a run": ours}
+    for stage, state in lab.others.items():
+        theirs = _recorded(lab.records_of(stage)) | {h for f in _runs(state) for h in _hashes(f)}
+        found[f"stage {stage}" if stage else "the lab without a stage"] = theirs
+    return found
+
+
+def _recorded(records: Mapping[Address, Record]) -> set[str]:
+    texts = (r.facts_json + r.inputs_json for r in records.values())
+    return {h.decode() for text in texts for h in HEX.findall(text.encode())}
+
+
+def _runs(state: Path) -> Iterator[Path]:
+    for folder in ("runs", "studies"):
+        yield from (state / folder).rglob("*.json")
 
 
 def _hashes(file: Path) -> Iterable[str]:
@@ -172,14 +185,23 @@ def _once(lab: Lab, root: Path, orphans: Iterable[Waste]) -> Iterator[str]:
 
 def _stones(lab: Lab, root: Path, keep: int) -> Iterator[set[str]]:
     """Hashes of dropped views that a kept generation declared, and those of other labs."""
-    latest = generations.latest(lab.ledger)
-    declared: set[str] = set()
-    for number in range(max(1, latest - keep + 1), latest + 1):
-        declared |= {str(a) for a in generations.declared_at(lab.ledger, number)}
+    declared = {lab.id: _declared(lab.ledger, keep)}
+    id = stages.declared(lab.head["lab"])
+    for stage in lab.others:
+        with contextlib.closing(lab.ledger_of(stage)) as ledger:
+            declared[stages.own(id, stage)] = _declared(ledger, keep)
     for stone in (root / "dropped").glob("*.json"):
         said = _json(stone)
-        if said.get("lab") != lab.id or str(said.get("address")) in declared:
+        whose = declared.get(str(said.get("lab")))
+        if whose is None or str(said.get("address")) in whose:
             yield set((said.get("files") or {}).values())
+
+
+def _declared(ledger: Ledger, keep: int) -> set[str]:
+    """What the last `keep` generations declared."""
+    latest = generations.latest(ledger)
+    numbers = range(max(1, latest - keep + 1), latest + 1)
+    return {str(a) for number in numbers for a in generations.declared_at(ledger, number)}
 
 
 def _incoming(lab: Lab, root: Path, older: float) -> Iterator[Waste]:

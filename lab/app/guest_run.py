@@ -76,7 +76,7 @@ def changed(lab: Lab, address: Address, words: Sequence[str]) -> list[str]:
 def composed(lab: Lab, rights: Mapping[str, Any], words: Sequence[str]) -> tuple[Lab, Address]:
     """The lab with what a guest sets of an experiment, `NAME [PARAMETER=VALUE …]`; Problems for what is not theirs."""
     address = named(lab, rights, words[0])
-    theirs = Lab(lab.root, tuple(changed(lab, address, words[1:])))
+    theirs = lab.again(changed(lab, address, words[1:]))
     if _read(theirs, address) != _read(lab, address):
         raise problem(
             f"`{' '.join(words[1:])}` is not yours to change",
@@ -110,7 +110,7 @@ def handed(lab: Lab, address: Address, name: str, rights: Mapping[str, Any]) -> 
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     plain = Execute(step.name, step.digest, own, step.inputs, keep=step.keep, goal=step.goal)
-    stage: Any = lab.stage(address)
+    stage: Any = lab.work(address)
     spec, inputs = experiments.build(plain, stage, folder)
     prefix = str(own.get("prefix") or "")
     python = f"{prefix}/bin/python" if prefix else PYTHON

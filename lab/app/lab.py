@@ -15,6 +15,7 @@ from lab.adapters.secrets import resolve, withhold
 from lab.adapters.world import Hashes, Machine
 from lab.apply.events import Event, Tell, silent
 from lab.apply.stage import Places, Work
+from lab.core import stages
 from lab.core.address import Address
 from lab.core.facts import Facts
 from lab.core.host import Host
@@ -24,6 +25,7 @@ from lab.core.record import Record
 from lab.core.secret import references
 from lab.core.step import Step
 from lab.core.world import Depth
+from lab.declare.stage import agreed, asked, chosen
 from lab.ledger import generations, lock
 from lab.ledger.ledger import Ledger
 from lab.ledger.place import Place
@@ -67,9 +69,31 @@ class Lab:
         return self.root / "conf"
 
     @cached_property
+    def stage(self) -> str:
+        """The stage in force, told without composing; empty where none is. Raises Problems where it is not there."""
+        return chosen(self.source or self.root, self.overrides)
+
+    @cached_property
     def state(self) -> Path:
-        """The machine-local state."""
-        return self.root / "state"
+        """The machine-local state: a stage has its own."""
+        return Path(stages.state(str(self.root), self.stage))
+
+    @property
+    def locks(self) -> tuple[str, ...]:
+        """Where locks lie: the folder that `lab lock` writes, then those it shares with other stages."""
+        return stages.locks(str(self.root), self.stage)
+
+    @property
+    def common(self) -> Path:
+        """What this machine's stages share: what was measured of it."""
+        return stages.common(self.state)
+
+    def again(self, overrides: Sequence[str] | None = None, *, source: Path | None = None) -> Lab:
+        """The same lab and stage, read anew, with other overrides where some are given."""
+        said = self.overrides if overrides is None else tuple(overrides)
+        if self.stage and asked(said) is None:
+            said = (f"{stages.GROUP}={self.stage}", *said)
+        return Lab(self.root, said, self.tell, source)
 
     @cached_property
     def declared(self) -> declare.Declared:
@@ -79,10 +103,12 @@ class Lab:
             self.overrides,
             cache=self.state / "cache" / "declare",
             recorded=self._recorded,
-            machine=lambda: read_machine(self.state),
+            machine=lambda: read_machine(self.common),
             lives=self.root if self.source else None,
         )
         withhold(r for d in found.declarations.values() for r in references(d))
+        if unlike := agreed(self.stage, found.choices):
+            raise Problems(unlike)
         return found
 
     def _recorded(self, address: str, head: Mapping[str, Any]) -> Facts | None:
@@ -176,10 +202,30 @@ class Lab:
         """Where the ledger is kept: a file in `state/`, or the server that `lab.ledger` names."""
         return self._place_of(self.head)
 
-    def _place_of(self, head: Mapping[str, Any]) -> Place:
+    @cached_property
+    def others(self) -> Mapping[str, Path]:
+        """Every other stage that was applied here → its state; "" stands for the lab without a stage. Reads."""
+        folder = self.common / stages.GROUP
+        found = [("", self.common), *((p.name, p) for p in sorted(folder.iterdir()))] if folder.is_dir() else []
+        return {n: p for n, p in found if n != self.stage and (p / "stamp.json").exists()}
+
+    def ledger_of(self, stage: str, *, aloof: bool = False) -> Ledger:
+        """The ledger of another stage, for reading; to be closed. Raises Problems where it cannot be read."""
+        state = Path(stages.state(str(self.root), stage))
+        lab = self.head.get("lab") or {}
+        there = {**self.head, "lab": {**lab, "id": stages.own(stages.declared(lab), stage)}}
+        place = self._place_of(there, state)
+        return Ledger.read(File(place.path, aloof=aloof) if isinstance(place, File) else place, "")
+
+    def records_of(self, stage: str, *, aloof: bool = False) -> Mapping[Address, Record]:
+        """What the ledger of another stage holds. Raises Problems where it cannot be read. Reads."""
+        with closing(self.ledger_of(stage, aloof=aloof)) as ledger:
+            return ledger.records()
+
+    def _place_of(self, head: Mapping[str, Any], state: Path | None = None) -> Place:
         lab = head.get("lab") or {}
         if not (server := lab.get("ledger")):
-            return File(self.state / "ledger.sqlite")
+            return File((state or self.state) / "ledger.sqlite")
         from lab.adapters.postgresql import Server
 
         return Server.open(
@@ -253,16 +299,16 @@ class Lab:
     @property
     def places(self) -> Places:
         """Where this lab keeps what steps touch."""
-        return Places(self.root, self.state, self.store, self.offline)
+        return Places(self.root, self.state, self.store, self.offline, self.stage)
 
-    def stage(self, address: str) -> Work:
-        """A stage for a step outside an apply."""
+    def work(self, address: str) -> Work:
+        """What a step outside an apply is given besides itself."""
         return Work(address, self.places, resolve, self.world().note, self.tell)
 
     def perform(self, step: Step, address: str) -> Facts:
         """A step is performed, outside an apply; what its performer returned."""
         perform = adapters.performer(step.verb)
-        work = self.stage(address)
+        work = self.work(address)
         if step.batch:
             (told,) = perform([step], [work])
             if isinstance(told, Problems):
@@ -279,6 +325,7 @@ class Lab:
             lab=str(self.head.get("lab", {}).get("name", self.root.name)),
             lab_id=self.id,
             profile=self.profile,
+            stage=self.stage,
             host=self.host.name,
             branch=head.branch,
             revision=head.revision,

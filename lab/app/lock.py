@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import yaml
 
@@ -58,7 +59,7 @@ def _one(lab: Lab, address: Address, step: object) -> Locked:
 
 def write(lab: Lab, address: Address, body: Facts) -> None:
     """A lock file holds `body`, readable and stable in a diff."""
-    path = lab.conf / "lock" / address.kind / f"{address.name}.yaml"
+    path = Path(lab.locks[0], address.kind, f"{address.name}.yaml")
     text = "# Written by `lab lock`. Commit it; change the declaration, not this.\n"
     text += yaml.safe_dump(dict(body), sort_keys=True, allow_unicode=True, width=120)
     put(path, text.encode())

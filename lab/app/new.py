@@ -65,7 +65,7 @@ def new(lab: Lab, kind: str, name: str, recipe: str, answers: Mapping[str, Any],
     text = edit(text, {_field(k, text): v for k, v in given.items()}, f"conf/{kind}/{name}.yaml")
     put(file, text.encode())
     try:
-        fresh = Lab(lab.root)
+        fresh = lab.again(())
         if f"{kind}.{name}" not in fresh.declarations and not any(
             a.startswith(f"{kind}.{name}.") for a in fresh.declarations
         ):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lab.adapters import git
 from lab.app import capacity
+from lab.app.crossing import crossings
 from lab.app.lab import Lab
 from lab.core.address import Address
 from lab.core.change import Action, Change
@@ -61,7 +62,10 @@ def plan(
     changes = tuple(c if c.action is Action.NONE else replace(c, where=_where(lab, c)) for c in found.changes)
     found, crowded = capacity.together(lab, found)
     lacking = capacity.too_little_disk(lab, found)
-    problems = tuple(_placed(lab, p) for p in (*found.problems, *refused, *crowded, *lacking))
+    crossed = tuple(crossings(lab, found))
+    taken = {p.address for p in crossed}  # what stands there is another stage's: nobody is told to adopt it
+    plain = (p for p in found.problems if p.address not in taken)
+    problems = tuple(_placed(lab, p) for p in (*plain, *refused, *crowded, *lacking, *crossed))
     # Without the flag the apply that the plan names would be refused; with it named in vain, it would say too much.
     needed = allow_destroy and bool(guards.refusals(found, lab.records, ()))
     return replace(found, header=replace(found.header, allow_destroy=needed), changes=changes, problems=problems)
@@ -70,7 +74,7 @@ def plan(
 def against(lab: Lab, revision: str) -> Plan:
     """What the declarations here change, compared with those of another commit; the machine is not looked at."""
     with git.exported(lab.root, revision) as folder:
-        old = Lab(lab.root, lab.overrides, source=folder)
+        old = lab.again(source=folder)
         records = {a: _as_recorded(old, a) for a in old.declarations}
     wanted = {a: lab.wanted(a) for a in lab.declarations}
 

@@ -84,7 +84,7 @@ def again(lab: Lab, run: RunFolder, *, keep: bool = False) -> Reproduced:
         fresh["after"] = []
         fresh["tags"] = {**(spec.get("tags") or {}), "lab.reproduces": run.id}
         fresh["env"]["MLFLOW_RUN_ID"] = _mlflow(new.name)
-        stage: Any = lab.stage(f"experiment.{spec['name']}")
+        stage: Any = lab.work(f"experiment.{spec['name']}")
         secrets = {n: stage.secret(str(r)) for n, r in (inputs.get("secrets") or {}).items()}
         notes += unequal(inputs, fresh)
         handle = launch(RunSpec.of(fresh, folder=new), {**inputs, "reproduces": run.id}, secrets)

@@ -11,6 +11,7 @@ from lab.app import _places, _snapshot
 from lab.app import backup as backups
 from lab.app._snapshot import Restored
 from lab.app.lab import Lab
+from lab.core import stages
 from lab.core.problem import Problems, problem
 
 
@@ -75,6 +76,8 @@ def _here(lab: Lab) -> dict[str, str]:
 
 def _belongs(restored: Restored, path: str, addresses: Sequence[str]) -> bool:
     root, state = restored.manifest["root"], restored.manifest["state"]
+    stage = restored.manifest["lab"].partition("@")[2]
+    locks = stages.locks(root, stage)
     for address in addresses:
         kind, _, name = address.partition(".")
         if not name:
@@ -88,7 +91,7 @@ def _belongs(restored: Restored, path: str, addresses: Sequence[str]) -> bool:
         else:
             facts = restored.manifest["resources"].get(address, {}).get("facts", {})
             tops = [str(facts[k]) for k in ("path", "prefix", "folder") if str(facts.get(k, "")).startswith("/")]
-            tops += [f"{root}/conf/{kind}/{name}.yaml", f"{root}/conf/lock/{kind}/{name}.yaml"]
+            tops += [f"{root}/conf/{kind}/{name}.yaml", *(f"{d}/{kind}/{name}.yaml" for d in locks)]
             tops += [
                 f"{state}/runs/{name}",
                 f"{state}/runs/{address}",

@@ -32,7 +32,7 @@ def rollback(
     if then is None:
         raise problem(f"there is no generation {number}", do="see `lab history`")
     with _as_then(lab, then) as source:
-        old = Lab(lab.root, _overrides(then), lab.tell, source=source)
+        old = lab.again(_overrides(then), source=source)
         return apply(old, verb="rollback", approve=approve, started=started, allow_destroy=True)
 
 
@@ -50,7 +50,7 @@ def _as_then(lab: Lab, then: Generation) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="lab-") as folder:
         conf = Path(folder) / "conf"
-        for name in ("host", "profile", "lock"):
+        for name in ("host", "profile", "stage", "lock"):
             if (lab.conf / name).is_dir():
                 shutil.copytree(lab.conf / name, conf / name)
         conf.mkdir(exist_ok=True)

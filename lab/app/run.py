@@ -39,7 +39,7 @@ def run(
     opened = Lab(lab.root, (*lab.overrides, *(translate(lab, address, o) for o in overrides)), lab.tell)
     handle = begin(opened, address, tags=tags, changed=bool(overrides), priority=priority)
     if not detach:
-        stage: Any = opened.stage(address)
+        stage: Any = opened.work(address)
         wait(handle, stage)
         afterwards(handle.folder)
         from lab.app.calibrate import learn_run
@@ -58,7 +58,7 @@ def begin(
     if tags:
         more = {t.partition("=")[0]: t.partition("=")[2] or "true" for t in tags}
         step = replace(step, spec={**step.spec, "tags": {**step.spec["tags"], **more}})
-    stage: Any = lab.stage(address)
+    stage: Any = lab.work(address)
     handle = experiments.begin(step, stage, adopt=not changed)
     note(lab, f"lab run {address.name}", run=handle.id, projects=projects(lab, [address]))
     return handle

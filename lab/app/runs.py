@@ -82,7 +82,7 @@ def resume(lab: Lab, name: str) -> Line:
         )
     secrets = {}
     if run.spec.get("secrets"):
-        stage = lab.stage("experiment.resume")
+        stage = lab.work("experiment.resume")
         step = step_of(lab, named(lab, str(run.spec["name"])))
         secrets = {n: stage.secret(str(r)) for n, r in step.secrets.items()}
     _note(lab, "resume", run)

@@ -9,7 +9,7 @@ from lab.core.problem import did_you_mean, problem
 
 
 def schema(name: str) -> dict[str, Any]:
-    """The schema of a kind's files, or of `lab`, `profile` or `host`; raises Problems where there is none."""
+    """The schema of a kind's files, or of `lab`, `profile`, `stage` or `host`; raises Problems where there is none."""
     from lab.declare.schema import schemas
 
     known = schemas()

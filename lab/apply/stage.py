@@ -22,6 +22,7 @@ class Places:
     state: Path
     store: Path
     offline: bool = False
+    stage: str = ""
 
 
 @dataclass
@@ -60,6 +61,11 @@ class Work:
     def offline(self) -> bool:
         """Whether every connection but loopback is refused."""
         return self.places.offline
+
+    @property
+    def stage(self) -> str:
+        """The lab's stage (dev, test, …); empty where it has none."""
+        return self.places.stage
 
     @property
     def scratch(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -101,7 +102,8 @@ def report(done: Applied | None, out: IO[str], *, quiet: bool = False) -> int:
     ]
     line = ", ".join(parts) + ". " + t("The ledger is true to the machine (generation {n}).", n=done.generation)
     if done.failed:
-        line += t(" Run `lab apply` again to finish.")
+        again = shlex.join(["lab", "apply", *done.plan.header.overrides])
+        line += t(" Run `{command}` again to finish.", command=again)
     elif not quiet:
         line += t(" See `lab status`.")
     print(line, file=out)

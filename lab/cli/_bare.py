@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -12,10 +13,10 @@ from lab.core.problem import Problems
 from lab.plan import text
 
 
-def main(folder: Path, out: IO[str]) -> int:
+def main(folder: Path, out: IO[str], stage: Sequence[str] = ()) -> int:
     """Prints a few lines; never changes anything."""
     try:
-        lab = Lab.find(folder)
+        lab = Lab.find(folder, stage)
     except Problems:
         print(t("This is not a lab. Make one here with `lab init .`, or see `lab --help`."), file=out)
         return 0

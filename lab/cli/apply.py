@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lab.app.apply import apply, read_saved
+from lab.app.apply import apply, under_saved
 from lab.app.lab import Lab
 from lab.cli import _applying, _arguments
 
@@ -29,8 +29,7 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
     saved = None
     if len(args.overrides) == 1 and _is_file(args.overrides[0]):
         saved = Path(args.overrides[0])
-        lab = Lab(lab.root, (), lab.tell)
-        lab = Lab(lab.root, tuple(read_saved(lab, saved)["overrides"]), lab.tell)
+        lab = under_saved(lab, saved)
     with _applying.interruptible() as started:
         done = apply(
             lab,

@@ -45,7 +45,7 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
         raise problem("the value is no YAML", do="quote it") from e
     put(file, edit(before, {".".join(path): value}, str(file.relative_to(lab.root))).encode())
     try:
-        _ = Lab(lab.root).declarations
+        _ = lab.again(()).declarations
     except Problems:
         put(file, before.encode())
         raise

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from lab import __version__
+from lab.cli import _stage
 from lab.core import masking
 from lab.core.language import t, use
 from lab.core.masking import masked
@@ -52,6 +53,7 @@ def help_text() -> str:
             listed.update(here)
     lines += ["", t("`lab VERB --help` says more. Hydra overrides (`model.x.context=8192`) go on any verb that plans.")]
     lines += [t("`--host NAME` runs a verb on the host of conf/host/NAME.yaml, over ssh.")]
+    lines += [t("`stage=NAME` on any verb means that stage of the lab (conf/stage/NAME.yaml).")]
     return "\n".join(lines)
 
 
@@ -89,10 +91,12 @@ def main(argv: Sequence[str], out: IO[str], err: IO[str]) -> int:
     if options.help:
         print(help_text(), file=out)
         return 0
-    if not options.rest:
+    if options.rest and _stage.WORD.fullmatch(options.rest[0]):
+        options.rest = [*options.rest[1:2], options.rest[0], *options.rest[2:]]
+    if not options.rest or _stage.WORD.fullmatch(options.rest[0]):
         from lab.cli import _bare
 
-        return _bare.main(Path(options.folder), out)
+        return _bare.main(Path(options.folder), out, options.rest)
     verb, *words = options.rest
     if verb not in _HOST_IS_A_QUESTION and (host := _host(words)):
         from lab.app import remote
@@ -114,10 +118,14 @@ def main(argv: Sequence[str], out: IO[str], err: IO[str]) -> int:
     module.arguments(parser)
     # Overrides may stand before, between and after flags, as people type them; verbs with sub-verbs cannot take that.
     nested = any(a.nargs in (argparse.PARSER, argparse.REMAINDER) for a in parser._actions)
-    args = parser.parse_args(words) if nested else parser.parse_intermixed_args(words)
+    parse = parser.parse_args if nested else parser.parse_intermixed_args
     if getattr(module, "ALONE", False):
-        return int(module.main(args))
-    lab = _open(args)
+        return int(module.main(parse(words)))
+    stage, others = _stage.taken(parser, words) if any("stage" in w for w in words) else ((), words)
+    args = parse(others)
+    if stage and not _has_stages(args.folder):
+        args, stage = parse(words), ()
+    lab = _open(args, stage)
     try:
         return int(module.main(lab, args))
     except (Problems, OSError):
@@ -158,11 +166,17 @@ def _host(words: list[str]) -> str:
     return ""
 
 
-def _open(args: argparse.Namespace) -> Any:
+def _has_stages(folder: str) -> bool:
+    from lab.app.lab import Lab
+
+    return (Lab.find(Path(folder)).conf / "stage").is_dir()
+
+
+def _open(args: argparse.Namespace, stage: Sequence[str] = ()) -> Any:
     from lab.app.lab import Lab
     from lab.cli._progress import Progress
 
-    overrides = getattr(args, "overrides", None) or ()
+    overrides = (*stage, *(getattr(args, "overrides", None) or ()))
     tell = Progress(sys.stderr, events=getattr(args, "json_events", False), quiet=args.quiet)
     return Lab.find(Path(args.folder), overrides, tell)
 

@@ -17,7 +17,7 @@ ALONE = True
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `lab schema`."""
-    parser.add_argument("kind", nargs="?", help="a kind, or lab, profile or host; without it, all are listed")
+    parser.add_argument("kind", nargs="?", help="a kind, or lab, profile, stage or host; without it, all are listed")
     parser.add_argument("--write", action="store_true", help="write all of them under conf/.schema/")
 
 

@@ -89,12 +89,12 @@ def sudoers(owner: str) -> str:
     return f"# Written by Lab: the broker starts guests' runs.\n{owner} ALL=(%{GROUP}) NOPASSWD: {START}\n"
 
 
-def words(root: str) -> list[str]:
+def words(root: str, stage: str = "") -> list[str]:
     """The broker's command line; `@PYTHON@` is filled in on the host. Pure."""
-    return ["@PYTHON@", "-m", "lab", "-C", root, "guest", "serve"]
+    return ["@PYTHON@", "-m", "lab", "-C", root, "guest", "serve", *([f"stage={stage}"] if stage else [])]
 
 
-def systemd(root: str) -> str:
+def systemd(root: str, stage: str = "") -> str:
     """The broker as systemd runs it, as `@OWNER@`; guests' runs outlive its restart."""
     return f"""# Written by Lab.
 [Unit]
@@ -102,7 +102,7 @@ Description=Lab: answers guests and starts their runs
 
 [Service]
 User=@OWNER@
-ExecStart={" ".join(quoted(w) for w in words(root))}
+ExecStart={" ".join(quoted(w) for w in words(root, stage))}
 WorkingDirectory={BROKER}
 Restart=always
 RestartSec=2
@@ -114,12 +114,12 @@ WantedBy=multi-user.target
 """
 
 
-def launchd(root: str) -> str:
+def launchd(root: str, stage: str = "") -> str:
     """The broker as launchd runs it, as `@OWNER@`."""
     job = {
         "Label": LABEL,
         "UserName": "@OWNER@",
-        "ProgramArguments": words(root),
+        "ProgramArguments": words(root, stage),
         "WorkingDirectory": BROKER,
         "KeepAlive": True,
         "RunAtLoad": True,

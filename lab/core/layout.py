@@ -4,6 +4,7 @@ STORE/.lab.json                                which labs use the store
 STORE/blobs/sha256/ab/<64 hex digits>          every file once, read-only, named by its content
 STORE/models/[FAMILY/]MODEL/original/          a model's own files: links to blobs, and `.lab.json`
 STORE/models/[FAMILY/]MODEL/QUANTIZATION/      a quantization of it, in the same shape
+STORE/models/@STAGE/…                          the same for a stage of the lab: views of its own over the same blobs
 STORE/incoming/                                partial downloads, keyed by the content they will have
 STORE/dropped/                                 provenance of views that are gone: `lab gc` may keep their blobs
 STORE/stray/                                   files somebody had put into a view, kept when the view was renewed
@@ -44,9 +45,9 @@ def models(store: str) -> str:
     return f"{store}/models"
 
 
-def view(store: str, model: str, family: str = "", quantization: str = "") -> str:
-    """The folder of a model's own files, or of one of its quantizations."""
-    return "/".join(p for p in (models(store), family, model, quantization or ORIGINAL) if p)
+def view(store: str, model: str, family: str = "", quantization: str = "", *, stage: str = "") -> str:
+    """The folder of a model's own files, or of one of its quantizations; `stage` is the folder of a stage's views."""
+    return "/".join(p for p in (models(store), stage, family, model, quantization or ORIGINAL) if p)
 
 
 def stores(lab: Mapping[str, Any], default: str) -> dict[str, Mapping[str, Any]]:

@@ -62,6 +62,8 @@ class Stage(Protocol):
     """What the resource's earlier steps of this apply returned, merged."""
     offline: bool
     """Whether every connection but loopback is refused."""
+    stage: str
+    """The stage of the lab (dev, test, …); empty where it has none."""
 
     def progress(self, done: float, total: float | None = None, unit: str = "B") -> None:
         """Says how far the step is; cheap, may be called often."""

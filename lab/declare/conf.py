@@ -13,8 +13,8 @@ from lab.core.address import is_name
 from lab.core.problem import Problem, did_you_mean
 from lab.declare.cache import Identity, identity
 
-HEAD = ("host", "profile")
-"""Groups of the head that every lab has."""
+HEAD = ("host", "profile", "stage")
+"""Groups of the head that a lab may have without naming them in its defaults list."""
 ASIDE = ("lock",)
 """Folders that hold no declarations."""
 

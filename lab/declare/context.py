@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
+from lab.core import stages
 from lab.core.address import Address
 from lab.core.facts import Facts
 from lab.core.host import Host
@@ -45,7 +48,8 @@ class Surroundings:
         lab = head.get("lab")
         self.lab: Mapping[str, Any] = lab if isinstance(lab, dict) else {}
         self.offline = bool(head.get("offline"))
-        self.state = f"{self.root}/state"
+        self.stage = str(self.lab.get("stage") or "")
+        self.state = stages.state(self.root, self.stage)
         self.store = self.path(str(self.lab.get("store") or "~/lab-store"))
         self.cache = cache
         self.contents = Contents(cache)
@@ -54,7 +58,16 @@ class Surroundings:
         self.declarations: dict[Address, Declaration] = {}
         self.ladders: dict[Address, tuple[Address, ...]] = {}
         self.digests: dict[Address, str] = {}
-        self._locks: dict[str, set[str]] = {}
+        self._locks: dict[str, dict[str, Path]] = {}
+
+    def in_stage(self, stage: str) -> Surroundings:
+        """The same, as another stage of the lab has it. Pure."""
+        found = copy(self)
+        found.stage = stage
+        id = stages.declared(self.lab)
+        found.lab = {**self.lab, "id": stages.own(id, stage), stages.GROUP: stage}
+        found.state = stages.state(self.root, stage)
+        return found
 
     def path(self, text: str) -> str:
         """`text` made absolute and plain. Pure."""
@@ -70,26 +83,30 @@ class Surroundings:
         """The lock of a resource, parsed when asked for; None where it has none. Reads."""
         kind, name = address.kind, address.name
         if kind not in self._locks:
-            try:
-                self._locks[kind] = set(os.listdir(f"{self.source}/conf/lock/{kind}"))
-            except OSError:
-                self._locks[kind] = set()
-        if f"{name}.yaml" not in self._locks[kind]:
+            self._locks[kind] = self._lying(kind)
+        path = self._locks[kind].get(f"{name}.yaml")
+        if path is None:
             return None
-        path = Path(self.source, "conf", "lock", kind, f"{name}.yaml")
+        file = path.relative_to(self.source).as_posix()
         key = f"lock-{address}"
         now = identity(path.stat())
         kept = self.cache.get(key)
         if kept and kept[0] == now:
             return kept[1]  # type: ignore[no-any-return]
-        found = read(path.read_bytes(), f"conf/lock/{kind}/{name}.yaml")
+        found = read(path.read_bytes(), file)
         if not isinstance(found.value, dict):
-            raise problem(
-                "a lock must be a mapping", file=f"conf/lock/{kind}/{name}.yaml", line=1, do=f"run `lab lock {address}`"
-            )
+            raise problem("a lock must be a mapping", file=file, line=1, do=f"run `lab lock {address}`")
         if found.plain:
             self.cache.put(key, [now, found.value])
         return found.value
+
+    def _lying(self, kind: str) -> dict[str, Path]:
+        """The locks of a kind by file name: those that stages share, and over them the stage's own. Reads."""
+        found: dict[str, Path] = {}
+        for folder in reversed(stages.locks(self.source, self.stage)):
+            with contextlib.suppress(OSError):
+                found |= {n: Path(folder, kind, n) for n in os.listdir(f"{folder}/{kind}")}
+        return found
 
 
 class DeclaredContext:

@@ -112,6 +112,10 @@ class Declared:
         """The context of a resource, declared or not."""
         return cast(Context, DeclaredContext(Address(address), self._around))
 
+    def context_in(self, stage: str, address: str) -> Context:
+        """The context a resource has in another stage of the lab."""
+        return cast(Context, DeclaredContext(Address(address), self._around.in_stage(stage)))
+
     def context_for(self, address: str, declaration: Declaration) -> Context:
         """A context for a declaration that is no longer declared, from the ledger."""
         return self.context(address)

@@ -11,6 +11,7 @@ from typing import Any
 
 from lab.core.facts import digest
 from lab.core.problem import Problem, Problems, did_you_mean
+from lab.core.stages import GROUP
 from lab.declare.cache import Cache
 from lab.declare.conf import HEAD, Conf, known_kinds
 from lab.declare.marks import locate
@@ -31,6 +32,12 @@ class Head:
     values: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)
     operations: list[Operation] = field(default_factory=list)
+
+    @property
+    def stage(self) -> str:
+        """The stage in force; empty where none is."""
+        found = self.choices.get(GROUP, "")
+        return "" if found in ("None", "null") else found
 
 
 def head(conf: Conf, overrides: Sequence[str], profile: str | None, cache: Cache) -> Head:
@@ -92,12 +99,13 @@ def _check(conf: Conf, texts: dict[str, bytes]) -> Read | None:
             problems.append(
                 Problem("the file is empty", file=file, line=1, do="give it at least `lab:` with name and id")
             )
-        elif name.startswith("profile/") and not re.search(
+        elif name.startswith(("profile/", "stage/")) and not re.search(
             rb"^#\s*@package\s+_global_\s*$", data.splitlines()[0] if data else b""
         ):
+            group = name.partition("/")[0]
             problems.append(
                 Problem(
-                    "the profile's values would land under `profile`",
+                    f"the {group}'s values would land under `{group}`",
                     file=file,
                     line=1,
                     do="make `# @package _global_` its first line",

@@ -15,6 +15,7 @@ from lab.core.address import Address, is_name
 from lab.core.host import Host
 from lab.core.kind import Declaration
 from lab.core.problem import Problem, Problems, did_you_mean
+from lab.core.stages import GROUP, within
 from lab.declare import overrides as operations
 from lab.declare.blocks import Found, blocks, through_hydra
 from lab.declare.cache import Cache
@@ -99,6 +100,7 @@ class Loading:
         self.ladders: dict[Address, tuple[Address, ...]] = {}
         self.disabled: set[Address] = set()
         self.everything = False
+        self.staged: tuple[str, ...] = ()
         self.rest: dict[str, Found] = {}
         self.broken: set[Address] = set()
 
@@ -116,6 +118,7 @@ class Loading:
             except Problems as e:
                 self.problems += e.problems
                 sound = False
+        self.staged = (f"{GROUP}/{composed.stage}",) if composed.stage else ()
         tree, found = self._tree(composed, sound)
         resolved = self._head(composed, tree) if sound else {}
         self._declare(tree, found, Resolver(tree) if sound else None)
@@ -157,6 +160,8 @@ class Loading:
         """The head's values with the blocks of the chosen resources under their kinds, overrides applied."""
         chosen = self._chosen(composed) if sound else None
         tree: dict[str, Any] = {k: v for k, v in composed.values.items() if k not in known_kinds()}
+        if GROUP in self.conf.groups and isinstance(tree.get("lab"), dict):
+            tree["lab"] = {**tree["lab"], GROUP: composed.stage}
         found: dict[str, Found] = {}
         for kind, names in self.conf.kinds.items():
             wanted, wrong = select(chosen, kind, names)
@@ -238,7 +243,7 @@ class Loading:
             return out
         return {
             **out,
-            "lab": settings.lab.model_dump(),
+            "lab": {**settings.lab.model_dump(), **within(settings.lab.id, composed.stage)},
             "apply": settings.apply.model_dump(),
             "offline": settings.offline,
             "together": list(settings.together),
@@ -355,11 +360,8 @@ class Loading:
             self.disabled.add(address)
 
     def _inline(self, kind: str, name: str) -> str:
-        options = [
-            f"profile/{self.profile}" if self.profile else "",
-            *(f"profile/{p}" for p in self.conf.groups.get("profile", ())),
-        ]
-        for file in ["lab", *filter(None, options)]:
+        options = [self.profile or "", *self.conf.groups.get("profile", ())]
+        for file in ["lab", *(f"profile/{p}" for p in filter(None, options)), *self.staged]:
             path = self.root / "conf" / f"{file}.yaml"
             if locate(path, [kind, name]) != locate(path, []):
                 return f"conf/{file}.yaml"
@@ -374,7 +376,8 @@ class Loading:
     def _in_head(self, summary: str, path: Sequence[Any], do: str = "", *, key: bool = False) -> Problem:
         """A problem of the head, in the file and line that hold the value."""
         steps = list(path)
-        candidates = ["lab.yaml", *(f"profile/{p}.yaml" for p in self.conf.groups.get("profile", ()))]
+        options = [f"profile/{p}" for p in self.conf.groups.get("profile", ())]
+        candidates = ["lab.yaml", *(f"{n}.yaml" for n in (*options, *self.staged))]
         if steps[:1] == ["host"]:
             candidates = [f"host/{h}.yaml" for h in self.conf.groups.get("host", ())] + candidates
         best = ("conf/lab.yaml", 1, 1)

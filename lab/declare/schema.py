@@ -21,7 +21,7 @@ _TEXT = {"type": "string", "pattern": r"\$\{|^\?\?\?$"}
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """The schema of each kind's files by kind, and those of `lab`, `profile` and `host`. Pure."""
+    """The schema of each kind's files by kind, and those of `lab`, `profile`, `stage` and `host`. Pure."""
     out = {}
     for kind in known_kinds():
         model = kinds.load(kind)
@@ -29,16 +29,15 @@ def schemas() -> dict[str, dict[str, Any]]:
             out[kind] = of_model(model, kind, model.__doc__ or "")
     out["host"] = of_model(Host, "host", Host.__doc__ or "")
     out["lab"] = of_model(Settings, "lab", "conf/lab.yaml: the lab, and what it is composed with.")
-    profile = of_model(
-        Settings, "profile", "A profile: which resources are part of the lab, and what it sets otherwise."
-    )
-    profile.pop("anyOf", None)
-    inline = {"type": "object", "description": "Fields of single resources that this profile sets."}
-    for name in ("lab", "profile"):
-        target = out.get(name, profile)
-        target["properties"] |= {k: inline for k in known_kinds() if k not in target["properties"]}
-        target["additionalProperties"] = True
-    out["profile"] = profile
+    sets = "which resources are part of the lab, and what it sets otherwise."
+    out["profile"] = of_model(Settings, "profile", f"A profile: {sets}")
+    out["stage"] = of_model(Settings, "stage", f"A stage, the lab once more with a state of its own: {sets}")
+    inline = {"type": "object", "description": "Fields of single resources that this file sets."}
+    for name in ("lab", "profile", "stage"):
+        if name != "lab":
+            out[name].pop("anyOf", None)
+        out[name]["properties"] |= {k: inline for k in known_kinds() if k not in out[name]["properties"]}
+        out[name]["additionalProperties"] = True
     return out
 
 

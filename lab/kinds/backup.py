@@ -14,6 +14,7 @@ from lab.core.kind import Context, Declaration
 from lab.core.problem import Unknown
 from lab.core.schedule import PATTERN
 from lab.core.secret import Place, Secret
+from lab.core.stages import short
 from lab.core.step import Remove, Step, Write
 from lab.core.steps_host import OpenRepository, Schedule
 from lab.core.units import parse_size
@@ -176,7 +177,7 @@ class Backup(Declaration):
 
     def job(self, context: Context) -> str:
         """The name of the timer, one per lab and backup. Pure."""
-        return f"lab-{str(context.lab.get('id', ''))[:8]}-{context.address.replace('.', '-')}"
+        return f"lab-{short(context.lab)}-{context.address.replace('.', '-')}"
 
     def wanted(self, context: Context) -> Facts:
         return {**self.settings(context), "every": self.every or "never", "repository": "there"}

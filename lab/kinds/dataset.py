@@ -15,6 +15,7 @@ from lab.core.forecast import Estimate, Forecast
 from lab.core.kind import Context, Declaration, Ref
 from lab.core.problem import did_you_mean
 from lab.core.secret import Place
+from lab.core.stages import folder
 from lab.core.step import Step
 from lab.core.steps_runs import DropDataset, Version
 from lab.core.world import World
@@ -108,7 +109,7 @@ class Dataset(Declaration):
 
     def vault(self, context: Context) -> str:
         """The folder of its versions: a store of its own. Pure."""
-        return f"{context.store}/datasets/{context.address.name}"
+        return "/".join(p for p in (context.store, "datasets", folder(context.lab), context.address.name) if p)
 
     def view(self, context: Context) -> str:
         """The folder people and programs read. Pure."""

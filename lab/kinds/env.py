@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from lab.core import stages
 from lab.core.address import Address
 from lab.core.change import Action, Change
 from lab.core.envspec import KNOWN_PLATFORMS, LOCKED, PLATFORMS, combine, inputs_digest, moves, package
@@ -143,9 +144,10 @@ class Env(Declaration):
             name = found.template
 
     def link(self, context: Context) -> str:
-        """Where the env is found: `<lab.envs>/NAME`, by default under `state/envs`. Pure."""
-        base = str(context.lab.get("envs") or f"{context.state}/envs")
-        return f"{context.path(base)}/{context.address.name}"
+        """Where the env is found: `<lab.envs>/NAME`, by default under `state/envs`; a stage has its own. Pure."""
+        shared = str(context.lab.get("envs") or "")
+        base = f"{context.path(shared)}/{stages.folder(context.lab)}".rstrip("/") if shared else f"{context.state}/envs"
+        return f"{base}/{context.address.name}"
 
     def locked(self, context: Context) -> Mapping[str, Any] | None:
         """The lock, if it answers the spec as it is now. Pure."""
@@ -202,13 +204,19 @@ class Env(Declaration):
             yield "pins are for envs of Python packages only", "lock", "leave `lock:` out, or the conda part"
         lock = self.locked(context)
         if lock and "lockfile" in lock:
-            path = f"conf/lock/env/{lock.get('lockfile')}"
+            path = self._lockfile(context, str(lock.get("lockfile")))
             if context.content(context.path(path)) != lock.get("sha256"):
                 yield (
                     f"{path} is not the file that was locked: edited, or of another commit",
                     "",
                     "restore it from git, or remove its summary beside it and lock again",
                 )
+
+    def _lockfile(self, context: Context, name: str) -> str:
+        """The file that a lock sums up and lies beside: a stage's own lock, or the one that stages share. Pure."""
+        *own, shared = (f"{folder}/env" for folder in stages.locks("", str(context.lab.get(stages.GROUP) or "")))
+        mine = (f for f in own if context.content(context.path(f"{f}/{context.address.name}.yaml")))
+        return f"{next(mine, shared)}/{name}"
 
     def claims(self, context: Context) -> tuple[str, ...]:
         return (self.link(context),)

@@ -220,11 +220,13 @@ class Guest(Declaration):
 
     def broker(self, context: Context) -> dict[str, Any]:
         """What the host is told of the broker. Pure."""
+        stage = str(context.lab.get("stage") or "")
         return {
+            **({"stage": stage} if stage else {}),
             "root": context.root,
             "version": __version__,
-            "systemd": programs.systemd(context.root),
-            "launchd": programs.launchd(context.root),
+            "systemd": programs.systemd(context.root, stage),
+            "launchd": programs.launchd(context.root, stage),
             "sudoers": programs.sudoers("@OWNER@"),
             "closed": self.closed(context),
         }

@@ -13,6 +13,7 @@ from lab.core.change import Action, Change
 from lab.core.facts import Facts
 from lab.core.kind import Context, Declaration
 from lab.core.schedule import PATTERN
+from lab.core.stages import short
 from lab.core.step import Remove, Step, Write
 from lab.core.steps_host import Schedule
 from lab.core.units import parse_size
@@ -108,7 +109,7 @@ class Maintenance(Declaration):
 
     def job(self, context: Context) -> str:
         """The name of the timer. Pure."""
-        return f"lab-{str(context.lab.get('id', ''))[:8]}-maintenance"
+        return f"lab-{short(context.lab)}-maintenance"
 
     def wanted(self, context: Context) -> Facts:
         return {**self.settings(), "window": self.window or "never"}

@@ -19,6 +19,7 @@ from lab.core.facts import Facts
 from lab.core.forecast import Estimate, Forecast
 from lab.core.kind import Context, Declaration, RefTo
 from lab.core.secret import Place, Secret
+from lab.core.stages import folder
 from lab.core.step import Step
 from lab.core.steps_models import DropView, Fetch, Keep, MoveView, Resolve, Train
 from lab.core.world import World
@@ -217,7 +218,7 @@ class Model(Declaration):
 
     def view(self, context: Context) -> str:
         """The folder of links that people and tools read. Pure."""
-        return layout.view(self.root(context), context.address.name, self.family)
+        return layout.view(self.root(context), context.address.name, self.family, stage=folder(context.lab))
 
     def shape(self, context: Context) -> Architecture | None:
         """What is known of its architecture; None where nothing is. Pure."""

@@ -15,6 +15,7 @@ from lab.core.facts import Facts
 from lab.core.forecast import Estimate, Forecast
 from lab.core.kind import Context, Declaration, RefTo
 from lab.core.problem import did_you_mean
+from lab.core.stages import folder
 from lab.core.step import Step
 from lab.core.steps_engines import Convert, Importance, Quantize, QuantizeMLX
 from lab.core.steps_models import DropView
@@ -211,7 +212,7 @@ class Quantization(Declaration):
     def view(self, context: Context) -> str:
         """The folder of links that people and tools read. Pure."""
         family = getattr(context.declaration(self.of), "family", "")
-        return layout.view(self.root(context), self.of.name, family, context.address.name)
+        return layout.view(self.root(context), self.of.name, family, context.address.name, stage=folder(context.lab))
 
     def original(self, context: Context) -> str:
         """The folder of the model's own files. Pure."""

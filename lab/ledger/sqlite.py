@@ -17,10 +17,14 @@ from lab.ledger.place import RESTORE, aside_name
 
 
 class File:
-    """A ledger's file. Its writers are kept apart by the lock in the same folder (`lock.py`)."""
+    """A ledger's file. Its writers are kept apart by the lock in the same folder (`lock.py`).
 
-    def __init__(self, path: Path) -> None:
+    An `aloof` reader leaves SQLite's index of the log alone too, as long as nobody writes: no byte there changes.
+    """
+
+    def __init__(self, path: Path, *, aloof: bool = False) -> None:
         self.path = path
+        self.aloof = aloof
 
     @property
     def shown(self) -> str:
@@ -37,7 +41,9 @@ class File:
 
     def read(self) -> Sqlite:
         uri = f"file:{_quoted(self.path)}?mode=ro"
-        if not os.access(self.path.parent, os.W_OK) and not self.path.with_name(self.path.name + "-wal").exists():
+        log = self.path.with_name(self.path.name + "-wal")
+        at_rest = self.aloof and not (log.exists() and log.stat().st_size)
+        if at_rest or (not os.access(self.path.parent, os.W_OK) and not log.exists()):
             uri += "&immutable=1"
         return Sqlite(sqlite3.connect(uri, uri=True, timeout=30, check_same_thread=False))
 

@@ -29,6 +29,7 @@ class Header:
     lab: str = ""
     lab_id: str = ""
     profile: str = ""
+    stage: str = ""
     host: str = ""
     branch: str = ""
     revision: str = ""
@@ -71,6 +72,7 @@ class Plan:
             "lab": h.lab,
             "lab_id": h.lab_id,
             "profile": h.profile,
+            "stage": h.stage,
             "host": h.host,
             "commit": h.revision,
             "dirty": h.dirty,

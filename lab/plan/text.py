@@ -50,11 +50,11 @@ def render(plan: Plan, *, colour: bool = False, verbose: bool = False, hint: boo
     if plan.problems:
         lines += ["", *problems(plan.problems)]
     elif todo and hint and plan.header.verb != "against":
-        lines.append(t("Run `{command}` to do it, `lab show ADDRESS` to see why.", command=_command(plan.header)))
+        lines.append(t("Run `{command}` to do it, `lab show ADDRESS` to see why.", command=command(plan.header)))
     return "\n".join(lines)
 
 
-def _command(h: Header) -> str:
+def command(h: Header) -> str:
     """The command that does exactly what was planned. Pure."""
     words = ["lab", "apply", *h.overrides]
     for flag, patterns in (("--only", h.only), ("--exclude", h.exclude)):
@@ -66,6 +66,8 @@ def _command(h: Header) -> str:
 def heading(h: Header) -> str:
     """`Lab studio · profile demo · host linux_cpu · main@4c1e2a7 · generation 12`. Pure."""
     parts = [t("Lab {name}", name=h.lab)]
+    if h.stage:
+        parts.append(t("stage {name}", name=h.stage))
     if h.profile:
         parts.append(t("profile {name}", name=h.profile))
     if h.host:
@@ -78,13 +80,12 @@ def heading(h: Header) -> str:
 
 def nothing(plan: Plan) -> str:
     """`No changes. 26 resources are as declared (generation 13).` Pure."""
+    h = plan.header
+    stage = t(" Stage {name}.", name=h.stage) if h.stage else ""
     if len(plan.changes) == 1:
-        return t("No changes. 1 resource is as declared (generation {g}).", g=plan.header.generation)
-    return t(
-        "No changes. {n} resources are as declared (generation {g}).",
-        n=len(plan.changes),
-        g=plan.header.generation,
-    )
+        return t("No changes. 1 resource is as declared (generation {g}).", g=h.generation) + stage
+    said = t("No changes. {n} resources are as declared (generation {g}).", n=len(plan.changes), g=h.generation)
+    return said + stage
 
 
 def totals(plan: Plan) -> str:

@@ -45,6 +45,20 @@ def remote(server: Server, monkeypatch: pytest.MonkeyPatch) -> Any:
     return found
 
 
+def test_stages_share_no_records(tmp_path: Path, remote: Any) -> None:
+    """Each has a schema of its own, and sees what another holds only as a place that is taken."""
+    files = {"file/a": "path: ROOT/out/${lab.stage}\ncontent: x\n", "stage/test": "", "stage/prod": ""}
+    lab = TestLab.make(tmp_path, {n: t or "# @package _global_\n" for n, t in files.items()})
+    assert lab("apply", "--yes", "stage=test").code == 0
+    assert lab("state", "list", "stage=prod").out.startswith("Nothing is recorded")
+    assert lab("apply", "--yes", "stage=prod").code == 0
+    with closing(remote.connect()) as db:
+        found = db.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'lab%' ORDER BY 1").fetchall()
+    assert [name for (name,) in found] == ["lab_00000000_test_prod", "lab_00000000_test_test"]
+    lab.write("conf/file/a.yaml", "path: ROOT/out/test\ncontent: x\n")
+    assert "which file.a of stage test holds" in lab("plan", "stage=prod").out
+
+
 def drop_all(remote: Any) -> int:
     """Every connection but this one is cut, as a network would; returns how many."""
     with closing(remote.connect()) as db:

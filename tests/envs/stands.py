@@ -32,6 +32,7 @@ class Stage:
     root: Path
     address: str = "env.test"
     offline: bool = False
+    stage: str = ""
     outcome: Facts = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
 

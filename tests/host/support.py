@@ -80,6 +80,7 @@ class Stage:
     store: Path
     outcome: Mapping[str, Any] = field(default_factory=dict)
     offline: bool = False
+    stage: str = ""
     said: list[str] = field(default_factory=list)
     secrets: dict[str, str] = field(default_factory=dict)
     cancelled: bool = False

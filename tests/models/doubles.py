@@ -22,6 +22,7 @@ class Stage:
     store: Path
     address: str = "model.m"
     offline: bool = False
+    stage: str = ""
     outcome: dict[str, Any] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
     told: list[tuple[float, float | None]] = field(default_factory=list)

@@ -27,7 +27,7 @@ LABEL = "org.lab.guests"
 PLIST = f"/Library/LaunchDaemons/{LABEL}.plist"
 
 
-def broker(machine, root, version, systemd, launchd, sudoers, closed=(), group="lab-guests"):
+def broker(machine, root, version, systemd, launchd, sudoers, closed=(), group="lab-guests", stage=""):
     """The broker of the lab at `root` answers, in this version, as the owner of that folder."""
     owner = pwd.getpwuid(os.stat(root).st_uid)
     folder(machine, owner, group)
@@ -49,7 +49,7 @@ def broker(machine, root, version, systemd, launchd, sudoers, closed=(), group="
     if machine.check:
         return
     ask("end")
-    begin(machine, owner, root)
+    begin(machine, owner, root, stage)
     end = time.monotonic() + 60
     while ask("version").get("version") != version:
         if time.monotonic() > end:
@@ -123,7 +123,7 @@ def fill(text, values):
     return text
 
 
-def begin(machine, owner, root):
+def begin(machine, owner, root, stage=""):
     """It runs: by launchd or systemd, else on its own."""
     if platform.system() == "Darwin":
         machine.ask("launchctl", "bootout", "system/" + LABEL)
@@ -139,7 +139,7 @@ def begin(machine, owner, root):
             os.fchown(log_.fileno(), owner.pw_uid, owner.pw_gid)
             os.fchmod(log_.fileno(), 0o600)
             subprocess.Popen(
-                [sys.executable, "-m", "lab", "-C", root, "guest", "serve"],
+                [sys.executable, "-m", "lab", "-C", root, "guest", "serve", *([f"stage={stage}"] if stage else [])],
                 stdin=subprocess.DEVNULL, stdout=log_, stderr=log_, cwd="/", env=env, start_new_session=True,
                 user=owner.pw_uid, group=owner.pw_gid, extra_groups=groups, umask=0o077,
             )  # fmt: skip
