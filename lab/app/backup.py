@@ -14,8 +14,8 @@ from lab.adapters.secrets import resolve
 from lab.app import _snapshot
 from lab.app._saved import gather
 from lab.app.lab import Lab
-from lab.core.masking import masked
 from lab.core import stages
+from lab.core.masking import masked
 from lab.core.problem import Problem, Problems, did_you_mean, problem
 from lab.core.schedule import period
 

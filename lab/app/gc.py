@@ -126,7 +126,9 @@ def tidy(lab: Lab) -> None:
     for root in Library(lab).roots.values():
         if (root / "datasets").is_dir():
             claim(lab, root)  # an apply that was killed before may have been another Lab's, which claimed nothing
-        if store.stamped(root) is not None:
+        if store.stamped(root) is None:
+            continue
+        with store.alone(root):  # a lab, or another stage of this one, may be about to write that it is there too
             for waste in (*_incoming(lab, root, 7), *_left(lab, root)):
                 if waste.kind == "rest":
                     with contextlib.suppress(OSError):  # gone meanwhile, or another account's in a store they share
