@@ -40,7 +40,8 @@ def command(solver: str, channels: list[str], specs: list[str], prefix: str) -> 
 def environment(platform: str, virtual: Mapping[str, str]) -> dict[str, str]:
     """What makes a solver solve for another platform, with its virtual packages. Pure."""
     told = {_OVERRIDES[k]: str(v).rpartition(" ")[2] for k, v in virtual.items() if k in _OVERRIDES}
-    return {"CONDA_SUBDIR": platform, "CONDA_PKGS_DIRS": "", **told}
+    # conda would add pip wherever there is a Python.
+    return {"CONDA_SUBDIR": platform, "CONDA_ADD_PIP_AS_PYTHON_DEPENDENCY": "False", **told}
 
 
 def solve(request: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
