@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,24 @@ def text(name: str, lock: envexport.Lock, summary: dict[str, Any], platform: str
     pip = envexport.requirements(lock, platform).splitlines()
     if any(line and not line.startswith(("#", "@")) for line in conda):
         lines += [f"FROM {BASE}", *_copied(channels)]
-        lines += ["COPY <<EOF /tmp/explicit.txt", *(x for x in conda if not x.startswith("#")), "EOF"]
+        lines += _written("/tmp/explicit.txt", [x for x in conda if not x.startswith("#")])  # nosec B108 # in the image
         lines.append("RUN micromamba install -y -n base -f /tmp/explicit.txt && micromamba clean -ay")
         installer = "/opt/conda/bin/python -m pip"
         path = "/opt/conda/bin"
     else:
         version = summary.get("python") or "3.12"
-        lines.append(f"FROM {PYTHON.format(version='3.12' if version == 'host' else version)}")
+        lines.append(f"FROM {PYTHON.format(version='3.11' if version == 'host' else version)}")
         installer, path = "python -m pip", "/usr/local/bin"
     if pip:
-        lines += ["COPY <<EOF /tmp/requirements.txt", *pip, "EOF"]
+        lines += _written("/tmp/requirements.txt", pip)  # nosec B108 # in the image
         lines.append(f"RUN {installer} install --no-cache-dir --no-deps --require-hashes -r /tmp/requirements.txt")
     lines += ["ENV PYTHONNOUSERSITE=1", f"ENV PATH={path}:$PATH"]
     return "\n".join(lines) + "\n"
+
+
+def _written(path: str, lines: list[str]) -> list[str]:
+    """The lines that write a file of these lines: not as a here-document, which older Buildah and Podman lack. Pure."""
+    return ["RUN printf '%s\\n' \\", *(f"    {shlex.quote(line)} \\" for line in lines), f"    > {path}"]
 
 
 def _inside(text: str) -> str:

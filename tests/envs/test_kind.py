@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.adapters import container
 from lab.app import env as verbs
 from lab.app.apply import apply
 from lab.app.lab import Lab
@@ -266,7 +267,7 @@ def test_planning_imports_no_solver(tmp_path: Path, built: Path) -> None:
 
 
 def test_a_containerfile_follows_the_lock(tmp_path: Path, built: Path) -> None:
-    """S0-4.1-4 (the file; no engine here): made from the same lock, kept up to date, removed with the env."""
+    """S0-4.1-4 (the file): made from the same lock, kept up to date, removed with the env."""
     text = ONE.replace("./channel", str(built)) + "container: images/one.Containerfile\n"
     lab = lab_at(tmp_path, one=text)
     lock(lab)
@@ -296,12 +297,19 @@ def test_a_channel_of_the_repository_is_brought_into_the_image(tmp_path: Path, b
     done(lab)
     lines = (tmp_path / "one.Containerfile").read_text().splitlines()
     assert "COPY ./channel /lab/channel" in lines
-    archives = [x.partition("#")[0] for x in lines if x.startswith("file://")]
+    archives = [x.strip(" '\\").partition("#")[0] for x in lines if x.startswith("    'file://")]
     assert archives
     for url in archives:
         assert url.startswith("file:///lab/channel/")
         assert (tmp_path / url.removeprefix("file:///lab/")).is_file()
     assert str(tmp_path) not in "\n".join(lines)
+
+
+def test_an_image_has_the_python_that_was_locked_for() -> None:
+    """`python: host` is locked for the oldest Python Lab runs on, and so is the image."""
+    lock = {"metadata": {"channels": []}, "package": []}
+    summary = {"python": "host", "platforms": {"linux-64": {"digest": "d"}}}
+    assert "FROM docker.io/library/python:3.11-slim\n" in container.text("x", lock, summary, "linux-64")
 
 
 @pytest.mark.slow
