@@ -59,12 +59,18 @@ def pylock(lock: Lock, platform: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def pixi(lock: Lock, name: str) -> str:
-    """A `pixi.toml` whose every package is pinned, by platform where they differ. Pure."""
+def pixi(lock: Lock, name: str, virtual: Mapping[str, Mapping[str, str]]) -> str:
+    """A `pixi.toml` whose every package is pinned, by platform where they differ; pixi would assume an older system.
+
+    `virtual` is what each platform was taken to offer when it was locked. Pure.
+    """
     platforms = list(lock["metadata"]["platforms"])
     channels = ", ".join(f'"{c["url"]}"' for c in lock["metadata"]["channels"])
     quoted = ", ".join(f'"{p}"' for p in platforms)
     lines = ["[workspace]", f'name = "{name}"', f"channels = [{channels}]", f"platforms = [{quoted}]"]
+    offered = {k: v for of in virtual.values() for k, v in of.items() if k in SYSTEM}
+    if offered:
+        lines += ["", "[system-requirements]", *(SYSTEM[k].format(v) for k, v in sorted(offered.items()))]
     for manager, table in (("conda", "dependencies"), ("pip", "pypi-dependencies")):
         pins = {p: {x["name"]: x["version"] for x in packages(lock, p, manager)} for p in platforms}
         everywhere = {n: v for n, v in pins[platforms[0]].items() if all(pins[p].get(n) == v for p in platforms)}
@@ -76,6 +82,13 @@ def pixi(lock: Lock, name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+SYSTEM = {
+    "__cuda": 'cuda = "{}"',
+    "__glibc": 'libc = {{ family = "glibc", version = "{}" }}',
+    "__linux": 'linux = "{}"',
+    "__osx": 'macos = "{}"',
+}
+"""Virtual package → what pixi calls it; each counts on its own platforms only."""
 OF_PLATFORM: Mapping[str, Callable[[Lock, str], str]] = {
     "explicit": explicit,
     "environment.yml": environment,

@@ -125,7 +125,8 @@ def export(lab: Lab, name: str, form: str, platform: str = "") -> str:
         locked = ", ".join(found["metadata"]["platforms"])
         raise problem(f"{platform} is not in the lock of {name}", why=f"it holds {locked}", do="add it to `platforms`")
     if form == "pixi":
-        return envexport.pixi(found, name)
+        summary = lab.context(find(lab, name)).lock or {}
+        return envexport.pixi(found, name, summary.get("virtual_packages", {}))
     return envexport.OF_PLATFORM[form](found, platform)
 
 
