@@ -32,7 +32,7 @@ OWN = {"runs": "your runs", "logs": "what a run printed", "stop": "end a run", "
 """Verbs about a guest's own runs: their `lab` does them in their account, once they are audited."""
 LOOK = {"list": "what you may use", "envs": "the environments among it", "status": "what is made of it",
         "show": "one of it, or a run", "log": "what was noted of you", "run": "start an experiment"}  # fmt: skip
-OWNERS = ("apply", "plan", "destroy", "lock", "import", "rollback", "state", "sql", "gc", "sweep", "serve",
+OWNERS = ("apply", "plan", "destroy", "lock", "import", "rollback", "promote", "state", "sql", "gc", "sweep", "serve",
           "config", "init", "backup", "restore", "rebuild", "bundle", "access", "maintenance", "guest", "history",
           "compare", "reproduce", "drift", "verify", "validate", "graph", "models", "env", "track")  # fmt: skip
 HELP = "\n".join(f"  lab {v:<8} {w}" for v, w in {**LOOK, **OWN}.items())

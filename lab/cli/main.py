@@ -19,8 +19,11 @@ from lab.core.masking import masked
 from lab.core.problem import Problems, did_you_mean, problem
 
 _GROUPS = (
-    ("Declare", "init new validate schema recipes config docs"),
-    ("Plan and apply", "plan apply destroy status show graph drift verify lock import rollback history state sql gc"),
+    ("Declare", "init new validate schema recipes config promote docs"),
+    (
+        "Plan and apply",
+        "plan apply destroy status show graph drift verify lock import rollback history state sql gc",
+    ),
     ("Work", "run sweep runs queue gpus logs stop resume reproduce compare registry track"),
     ("Models and envs", "models generate bench serve env frameworks"),
     ("Look ahead", "forecast advise calibrate"),

@@ -141,6 +141,8 @@ class Declaration(BaseModel):
     """Whether destroying it may lose a person's data, so that drift makes destroy ask by name."""
     beside: ClassVar[frozenset[str]] = frozenset()
     """Wanted facts that are no part of the digest: where only they differ it is updated, and never made again."""
+    pinned: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say which version of a thing is meant: `lab promote` takes them from one stage to another."""
     aside: ClassVar[frozenset[str]] = frozenset({"description", "tags", "protect", "enabled", "after", "overwrite"})
     """Fields that do not affect the result and never enter the digest; a kind adds its own with `aside | {...}`."""
 

@@ -154,6 +154,8 @@ def _facts(model: type[Declaration]) -> Iterator[str]:
     extra = model.aside - Declaration.aside
     if extra:
         yield f"Fields that do not enter its digest: {_list(extra)}."
+    if model.pinned:
+        yield f"Versions, which `lab promote` takes from one stage to another: {_list(model.pinned)}."
 
 
 def _list(names: frozenset[str]) -> str:

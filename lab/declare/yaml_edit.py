@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -19,6 +19,11 @@ def edit(text: str, values: Mapping[str, Any], file: str) -> str:
     for name, value in values.items():
         text = _set(text, name.split("."), value, file)
     return text
+
+
+def assign(text: str, path: Sequence[str], value: Any, file: str) -> str:
+    """The same for one value, whose name's parts may hold dots."""
+    return _set(text, list(path), value, file)
 
 
 def _set(text: str, path: list[str], value: Any, file: str) -> str:

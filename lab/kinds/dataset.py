@@ -45,6 +45,7 @@ class Dataset(Declaration):
 
     kind: ClassVar[str] = "dataset"
     derived: ClassVar[bool] = True
+    pinned: ClassVar[frozenset[str]] = frozenset({"path", "url", "sha256", "hub", "revision", "include"})
     aside: ClassVar[frozenset[str]] = Declaration.aside | {"waive", "license", "versions", "notes"}
 
     path: str = ""

@@ -50,6 +50,9 @@ class Env(Declaration):
 
     kind: ClassVar[str] = "env"
     fixed: ClassVar[frozenset[str]] = frozenset({"link"})
+    pinned: ClassVar[frozenset[str]] = frozenset({
+        "channels", "conda", "pip", "python", "platforms", "on", "template", "virtual_packages", "allow_sdist",
+    })  # fmt: skip
     aside: ClassVar[frozenset[str]] = Declaration.aside | {"commands", "solver", "lock"}
 
     channels: tuple[Place, ...] = ()

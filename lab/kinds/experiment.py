@@ -51,6 +51,7 @@ class Experiment(Declaration):
     derived: ClassVar[bool] = True
     reruns: ClassVar[bool] = True
     beside: ClassVar[frozenset[str]] = frozenset({"registered"})
+    pinned: ClassVar[frozenset[str]] = frozenset({"source"})
     aside: ClassVar[frozenset[str]] = Declaration.aside | {
         "goal", "when", "record", "timeout", "retries", "backoff", "sample", "project", "register_", "tolerance",
         "secrets", "require_clean", "keep", "isolation", "priority",

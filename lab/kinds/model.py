@@ -64,6 +64,10 @@ class Model(Declaration):
     """
 
     kind: ClassVar[str] = "model"
+    pinned: ClassVar[frozenset[str]] = frozenset({
+        "path", "url", "urls", "sha256", "size", "hub", "revision", "include", "exclude", "ollama", "git",
+        "release", "tag",
+    })  # fmt: skip
     aside: ClassVar[frozenset[str]] = Declaration.aside | {
         "license", "origin", "store", "token", "endpoint", "place", "family", "allow_pickle", "timeout",
         "allow_overcommit", "budget",

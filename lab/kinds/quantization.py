@@ -71,6 +71,9 @@ class Quantization(Declaration):
         "of", "format", "type", "imatrix", "tensors_declared", "output", "embedding", "pure",
         "bits", "group_size", "mode", "recipe", "method", "seed",
     })  # fmt: skip
+    pinned: ClassVar[frozenset[str]] = frozenset({
+        "type", "imatrix", "tensors", "output", "embedding", "pure", "bits", "group_size", "mode", "recipe", "method",
+    })  # fmt: skip
     aside: ClassVar[frozenset[str]] = Declaration.aside | {"store", "context", "allow_overcommit", "budget"}
 
     of: Annotated[Address, RefTo("model")]
