@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,13 @@ from lab.core.problem import Problems, problem
 
 DAMAGED = ("integrity", "crc", "checksum", "corrupt", "missing chunk", "chunks missing", "errors found", "segment")
 
+_SKELETON = frozenset({"README", "config", "data", "hints", "index", "integrity", "lock", "nonce"})
+"""What an `init` makes, as far as a dot or a dash."""
+_README = b"This is a Borg Backup repository."
+_COMMIT = bytes.fromhex("40f43c25 09000000 02")
+"""What ends everything that was saved: borg's entry of a commit, which never varies."""
+_FIRST = 1 << 16
+"""Bytes that an `init` never comes to."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -55,6 +63,8 @@ class Repository(Tool):
 
     def init(self) -> bool:
         """Whether the repository had to be made; an existing one must open with the password."""
+        if self.local and self._cut_short():
+            self.taken_over(lambda: not self._cut_short())
         if self.local and not (Path(self.repo) / "config").exists():
             self.empty()
         elif self.local:
@@ -69,6 +79,26 @@ class Repository(Tool):
                 raise
             self.run("info", self.repo)
             return False
+        return True
+
+    def _cut_short(self) -> bool:
+        """Whether an `init` was begun here that has committed nothing yet: so nobody ever saved anything here. Reads.
+
+        A lock whose holder may live is not passed over.
+        """
+        place = Path(self.repo)
+        names = {re.split("[.-]", p.name)[0] for p in place.iterdir()} if place.is_dir() else set()
+        if "README" not in names or names - _SKELETON:
+            return False
+        said = (place / "README").read_bytes()
+        if not said.startswith(_README) and (said or names != {"README"}):
+            return False
+        segments = [p for p in (place / "data").rglob("*") if p.is_file()]
+        if sum(p.stat().st_size for p in segments) > _FIRST or any(_COMMIT in p.read_bytes() for p in segments):
+            return False
+        for host, pid in _holders(place):
+            if host != host_id() or _lives(pid):
+                raise _in_use(self.repo, host, pid)
         return True
 
     def backup(
@@ -141,11 +171,7 @@ class Repository(Tool):
         here = host_id()
         for host, pid in _holders(Path(self.repo)):
             if host != here or _lives(pid):
-                raise problem(
-                    f"{self.repo} is in use",
-                    why=f"process {pid} on {host.partition('@')[0]} holds its lock",
-                    do=f"wait for it; if that machine is gone, `borg break-lock {self.repo}`",
-                )
+                raise _in_use(self.repo, host, pid)
         self.run("break-lock", self.repo)
 
     def check(self, subset: str = "") -> None:
@@ -226,6 +252,14 @@ class Repository(Tool):
                 do="restore from another repository; `lab backup check --read-data` says more",
             )
         return problem(f"borg could not {verb} {self.repo}", why=why, do="run `lab backup check`")
+
+
+def _in_use(repo: str, host: str, pid: int) -> Problems:
+    return problem(
+        f"{repo} is in use",
+        why=f"process {pid} on {host.partition('@')[0]} holds its lock",
+        do=f"wait for it; if that machine is gone, `borg break-lock {repo}`",
+    )
 
 
 def host_id() -> str:

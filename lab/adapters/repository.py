@@ -21,6 +21,8 @@ from lab.core.problem import Problems, problem
 from lab.core.step import Stage
 from lab.core.steps_host import OpenRepository
 
+QUIET = 30.0
+"""Seconds without a change after which nobody makes a repository any more."""
 TOOLS = {
     "restic": "lab.adapters.restic",
     "borg": "lab.adapters.borg",
@@ -120,6 +122,23 @@ class Tool(ABC):
             raise problem(
                 f"{self.repo} cannot be used", why=e.strerror or str(e), do="check its owner and its volume"
             ) from e
+
+    def taken_over(self, done: Callable[[], bool]) -> None:
+        """A repository whose making was cut short, and in which nothing was ever saved, is whole by now or gone.
+
+        Whoever makes it may still be at work, here or on another machine: it is gone only after nothing in it changed
+        for as long as any step of that takes.
+        """
+        place, seen, since = Path(self.repo), frozenset[Any](), time.monotonic()
+        while not done():
+            self.check_stop()
+            now = frozenset((str(p), p.lstat().st_size) for p in place.rglob("*"))
+            if now != seen:
+                seen, since = now, time.monotonic()
+            if time.monotonic() - since > QUIET:
+                shutil.rmtree(place)
+                return
+            time.sleep(0.2)
 
     @abstractmethod
     def command(self, *words: str, password: int) -> list[str]:

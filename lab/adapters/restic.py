@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -68,15 +66,9 @@ class Repository(Tool):
         place = Path(self.repo)
         if not (place / "keys").is_dir() or {p.name for p in place.iterdir()} - _SKELETON:
             return False
-        until = time.monotonic() + 30
-        while not (place / "config").exists():
-            self.check_stop()
-            if any(p.is_file() for name in _SKELETON - {"config", "keys"} for p in (place / name).rglob("*")):
-                return False
-            if time.monotonic() > until:
-                shutil.rmtree(place)
-                break
-            time.sleep(0.2)
+        if any(p.is_file() for name in _SKELETON - {"config", "keys"} for p in (place / name).rglob("*")):
+            return False
+        self.taken_over((place / "config").exists)
         return True
 
     def backup(

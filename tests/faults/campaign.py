@@ -74,6 +74,8 @@ class Campaign:
         assert whole.code == 0, whole
         lines = self._log()
         self.lines = {x["n"]: x for x in lines if "n" in x}
+        self.inner = [x for x in lines if "inner" in x]
+        """What the apply's own processes do: its heavy work, and what stands over a run."""
         self.boundaries = len(self.lines)
         self.report = Report(deed.name, self.boundaries)
         for line in lines:
@@ -97,13 +99,13 @@ class Campaign:
         """What the undisturbed deed does at a boundary."""
         return self.lines[at]
 
-    def strike(self, at: int, how: str = "kill", *, lasting: bool = False) -> Ran:
+    def strike(self, at: int | dict[str, Any], how: str = "kill", *, lasting: bool = False) -> Ran:
         """The deed from its start, with a fault at what the undisturbed deed does at a boundary; 0 is none."""
-        line = self.lines[at] if at else {"nth": 0, "site": ""}
+        line = at if isinstance(at, dict) else self.lines[at] if at else {"nth": 0, "site": ""}
         self._settled()
         shutil.rmtree(self.lab.root)
         shutil.copytree(self.base, self.lab.root, symlinks=True)
-        fault = Fault(str(self.lab.root), str(self.log), line["nth"], line["site"], how, lasting)
+        fault = Fault(str(self.lab.root), str(self.log), line["nth"], line["site"], how, lasting, line.get("inner", ""))
         return self._again(fault, broken=self.broken)
 
     def _again(self, fault: Fault, broken: str = "") -> Ran:
@@ -136,14 +138,15 @@ class Campaign:
         lost += unsynced(hook.read(str(self.log)))
         self._note(where, [*lost, *(self.nothing_stays() if destroy else self.goes_on(told_done(ran)))])
 
-    def fail(self, at: int, how: str, *, lasting: bool = False) -> None:
-        """An effect failed: it is told plainly, and the next apply completes."""
+    def fail(self, at: int | dict[str, Any], how: str, *, lasting: bool = False) -> None:
+        """An effect failed, or an inner process was killed before it: told plainly, and the next apply completes."""
         ran = self.strike(at, how, lasting=lasting)
         if not any("struck" in x for x in self._log()):
             self.report.missed += 1
             return
         self.report.injected += 1
-        where = f"{how}{' lasting' * lasting} at {at} ({self.lines[at]['site']})"
+        line = at if isinstance(at, dict) else self.lines[at]
+        where = f"{how}{' lasting' * lasting} at {line.get('inner', at)} ({line['site']})"
         lost = [] if ran.code in (0, 1) else [f"it exited with {ran.code}"]
         self.report.refused += ran.code == 1
         if ran.code == 0 and self.deed.verb[0] == "apply" and "No changes" not in self.lab("plan").out:

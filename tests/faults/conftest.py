@@ -14,7 +14,6 @@ from tests.faults import labs, shim
 from tests.faults.beside import Bench, stood
 from tests.faults.campaign import Deed
 from tests.faults.zygote import Zygote
-from tests.labs import TestLab
 
 
 @pytest.fixture(scope="session")
@@ -50,20 +49,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Deed]:
     """What interrupts each heavier kind: a model of random weights, a local wheel and its lock are made once."""
-    from tests.engines import make
-    from tests.envs.test_lock import wheel
-
-    top = tmp_path_factory.mktemp("bench")
-    make.model(top / "tiny")
-    (top / "wheels").mkdir()
-    wheel(top / "wheels", "pinned_one", "1.0", "")
-    env = {"UV_FIND_LINKS": f"{top}/wheels", "UV_NO_INDEX": "1", "UV_CACHE_DIR": f"{top}/uv"}
-    env |= {"LAB_FAULTS_WORD": "correct horse", "RESTIC_CACHE_DIR": f"{top}/restic"}
-    found = labs.heavy(top, "", env)
-    lab = TestLab.make(top / "lab", {"env/one": found["env"].after["env/one"]})
-    locked = lab.run("lock", env=env)
-    assert locked.code == 0, locked
-    return labs.heavy(top, (lab.root / "conf/lock/env/one.yaml").read_text(), env)
+    return labs.bench(tmp_path_factory.mktemp("bench"))
 
 
 @pytest.fixture(scope="session")

@@ -53,6 +53,9 @@ class Fault:
     killed), `clock:SECONDS` (the wall clock jumps; needs `shim.c`), or a name of `errno`."""
     lasting: bool = False
     """Whether every effect of the same sort fails from there on."""
+    who: str = ""
+    """Whose effect it is: empty for the apply itself, `child` for its heavy work, `supervisor` for what stands over a
+    run."""
     raising: bool = False
     """Whether a kill is an exception instead, for use in the test's own process."""
 
@@ -71,8 +74,8 @@ class Killed(BaseException):
 class Counter:
     """Counts boundaries; strikes at the chosen one."""
 
-    def __init__(self, fault: Fault) -> None:
-        self.fault = fault
+    def __init__(self, fault: Fault, me: str = "") -> None:
+        self.fault, self.me = fault, me
         self.count = 0
         self.sites: Tally[str] = Tally()
         self.struck = self.dead = False
@@ -124,7 +127,10 @@ class Counter:
         self.count += 1
         self.sites[site] += 1
         nth = self.sites[site]
-        self.say(n=self.count, at=name, path=where, source=source, site=site, nth=nth)
+        number = {"inner": self.me} if self.me else {"n": self.count}
+        self.say(**number, at=name, path=where, source=source, site=site, nth=nth)
+        if self.me != fault.who:
+            return False
         if self.struck:
             return fault.lasting
         self.struck = bool(fault.at) and fault.at == (nth if fault.site else self.count) and fault.site in ("", site)
@@ -187,9 +193,9 @@ class _File:
         return getattr(self._file, name)
 
 
-def install(fault: Fault) -> Callable[[], None]:
+def install(fault: Fault, me: str = "") -> Callable[[], None]:
     """Every effect of this process counts from now on; returns what takes that back."""
-    counter = Counter(fault)
+    counter = Counter(fault, me)
     undo: list[Callable[[], None]] = []
 
     def put(owner: Any, name: str, value: Any) -> None:
@@ -288,10 +294,30 @@ def _children(counter: Counter, put: Callable[[Any, str, Any], None]) -> None:
             words = args.split() if isinstance(args, str) else [os.fsdecode(a) for a in args]
             what = " ".join(w.rpartition("/")[2][:40] for w in words[:4] if "\n" not in w)
             counter.boundary("spawn", counter.fault.below, what=what)
-            super().__init__(args, *rest, **kw)
+            super().__init__(_hooked(args, counter.fault), *rest, **kw)
             counter.boundary("spawned", counter.fault.below, self.kill, what=what)
 
     put(subprocess, "Popen", Popen)
+
+
+_SUPERVISOR = "from lab.runs.supervise import start"
+
+
+def _hooked(args: Any, fault: Fault) -> Any:
+    """The command of a process of Lab's own, whose effects count as well; any other as it is."""
+    words = list(args) if isinstance(args, list | tuple) else []
+    if words[1:3] == ["-m", "lab.adapters.child"]:
+        code = f"{_begins(fault, 'child')}; import runpy; runpy.run_module('lab.adapters.child', run_name='__main__')"
+        return [words[0], "-c", code, *words[3:]]
+    if len(words) > 3 and _SUPERVISOR in str(words[3]):
+        return [*words[:3], f"{_begins(fault, 'supervisor')}; {words[3]}", *words[4:]]
+    return args
+
+
+def _begins(fault: Fault, who: str) -> str:
+    top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    load = f"import sys; sys.path.insert(0, {top!r}); from tests.faults import hook"
+    return f"{load}; hook.install(hook.Fault.from_json({fault.to_json()!r}), {who!r})"
 
 
 def _exchanges(counter: Counter, put: Callable[[Any, str, Any], None]) -> None:

@@ -52,6 +52,41 @@ def downloaded(urls: Mapping[str, str]) -> Deed:
     return Deed("download", {}, files)
 
 
+def many(count: int) -> Deed:
+    """So many files in chains and fans; a third of them change, a tenth go, a tenth are new."""
+
+    def made(numbers: range, text: str) -> dict[str, str]:
+        return {
+            f"file/f{n:04}": f"path: ROOT/out/{n % 17}/{n}\ncontent: '{text if n % 3 == 0 else 'as ever'} {n}'\n"
+            + f"needs: [file.f{n - (1 if n % 50 else 50):04}]\n" * (60 < n < count)
+            for n in numbers
+        }
+
+    tenth = count // 10
+    return Deed(
+        "many", made(range(count), "old"), made(range(count - tenth), "new") | made(range(count, count + tenth), "")
+    )
+
+
+def bench(top: Path) -> dict[str, Deed]:
+    """The heavier kinds, with what they need: a model of random weights, a local wheel and its lock."""
+    from tests.engines import make
+    from tests.envs.test_lock import wheel
+    from tests.labs import TestLab
+
+    top.mkdir(parents=True, exist_ok=True)
+    make.model(top / "tiny")
+    (top / "wheels").mkdir()
+    wheel(top / "wheels", "pinned_one", "1.0", "")
+    env = {"UV_FIND_LINKS": f"{top}/wheels", "UV_NO_INDEX": "1", "UV_CACHE_DIR": f"{top}/uv"}
+    env |= {"LAB_FAULTS_WORD": "correct horse", "RESTIC_CACHE_DIR": f"{top}/restic"}
+    found = heavy(top, "", env)
+    lab = TestLab.make(top / "lab", {"env/one": found["env"].after["env/one"]})
+    locked = lab.run("lock", env=env)
+    assert locked.code == 0, locked
+    return heavy(top, (lab.root / "conf/lock/env/one.yaml").read_text(), env)
+
+
 def heavy(bench: Path, lock: str, env: Mapping[str, str]) -> dict[str, Deed]:
     """A real resource of each heavier kind, made where what it needs is there: kind → deed.
 

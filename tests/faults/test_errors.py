@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from lab import adapters
 from tests.faults.campaign import Campaign
 from tests.faults.labs import deeds
 from tests.faults.zygote import Zygote
+from tests.labs import TestLab
 
 ERRORS = ["ENOSPC", "EIO", "EROFS", "EMFILE", "short"]
 
@@ -36,3 +38,15 @@ def test_an_error_everywhere(quick: Path, zygote: Zygote, source: Path, name: st
         campaign.fail(at, ERRORS[n % 5], lasting=bool(n // 5 % 2))
     print(campaign.report)
     assert not campaign.report.lost, str(campaign.report)
+
+
+def test_a_step_that_brought_nothing_about_is_no_success(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a performer says is not believed: it is looked at, told, and done by the next apply."""
+    lab = TestLab.make(quick / "lab", {"file/a": "path: ROOT/out/a\ncontent: a\n"})
+    with monkeypatch.context() as broken:
+        broken.setattr(adapters, "performer", lambda verb: lambda step, stage: {})
+        ran = lab("apply", "--yes")
+    assert ran.code == 1
+    assert "file.a is not there" in ran.err + ran.out
+    assert lab("apply", "--yes").code == 0
+    assert (quick / "lab/out/a").read_text() == "a"

@@ -54,3 +54,12 @@ def test_every_sync_of_a_download_fails_in_its_turn(quick: Path, shimmed: Zygote
         print(campaign.report)
         assert campaign.report.injected > campaign.report.missed
         assert not campaign.report.lost, str(campaign.report)
+
+
+def test_nothing_is_told_before_it_is_on_disk(quick: Path, shimmed: Zygote) -> None:
+    """Each commit of the ledger is synced: an apply of a few files syncs its log as often as it commits."""
+    campaign = Syncs(quick, deeds()["create"], shimmed)
+    commits = sum(x["at"] == "sqlite COMMIT" and "ledger.sqlite" in x["path"] for x in campaign.lines.values())
+    synced = sum("ledger.sqlite-wal" in s.path for s in campaign.syncs)
+    assert commits > 3
+    assert synced >= commits

@@ -72,7 +72,7 @@ def _child(request: Mapping[str, Any]) -> None:
     if request["broken"]:
         from tests.faults import broken
 
-        getattr(broken, request["broken"])()
+        broken.take_away(request["broken"])
     if request["fault"]:
         from tests.faults import hook
 
@@ -88,6 +88,7 @@ def main() -> None:
 
     for name in IMPORTS.split():
         importlib.import_module(name)
+    importlib.import_module("tests.faults.broken")
     for line in sys.stdin:
         request = json.loads(line)
         pid = os.fork()
