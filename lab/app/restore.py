@@ -13,6 +13,7 @@ from lab.app._snapshot import Restored
 from lab.app.lab import Lab
 from lab.core import stages
 from lab.core.problem import Problems, problem
+from lab.ledger.sqlite import File
 
 
 def restore(
@@ -21,8 +22,9 @@ def restore(
     """A snapshot's files are in their places again, or below `to`; with addresses only what belongs to those.
 
     `at` is a snapshot's id or a time (`2026-11-20`, `2026-11-20T18:30`): the last snapshot before its end is taken.
-    Files that the snapshot does not hold stay. Says `{snapshot, at, files, fetch}`; `fetch` names what is not in the
-    snapshot because it can be fetched or made again from its lock: `lab apply` does.
+    Files that the snapshot does not hold stay. Says `{snapshot, at, files, fetch, ledger}`; `fetch` names what is not
+    in the snapshot because it can be fetched or made again from its lock: `lab apply` does. A ledger on a server is
+    other machines' too and stays as it is: the snapshot's copy of it lies at `ledger`, for `lab state restore`.
     """
     name, applied = backups.settings(lab, name)
     found = [r for r in backups.repositories(applied) if not repo or r.repo == repo]
@@ -50,8 +52,13 @@ def _place(lab: Lab, restored: Restored, addresses: Sequence[str], to: Path | No
         )
     old = restored.manifest["places"] if "places" in restored.manifest else {"root": restored.manifest["root"]}
     moved = _places.Moved.between(old, {**_here(lab), "home": old.get("home", "")})
+    kept = lab.state / "backup" / "ledger-of-snapshot.sqlite"
+    ledger = str(lab.state / "ledger.sqlite")
+    apart = next((p for p in chosen if moved.path(p) == ledger), "") if to is None and _served(lab) else ""
 
     def target(path: str) -> Path:
+        if path == apart:
+            return kept
         if to is None:
             return Path(moved.path(path))
         inside = Path(path).is_relative_to(old["root"])
@@ -64,7 +71,16 @@ def _place(lab: Lab, restored: Restored, addresses: Sequence[str], to: Path | No
         "at": restored.manifest["at"],
         "files": len(chosen),
         "fetch": sorted(left) if not addresses else [],
+        "ledger": str(kept) if apart else "",
     }
+
+
+def _served(lab: Lab) -> bool:
+    """Whether the ledger is on a server."""
+    try:
+        return not isinstance(lab.kept, File)
+    except Problems:  # broken declarations are what is being restored
+        return False
 
 
 def _here(lab: Lab) -> dict[str, str]:

@@ -36,6 +36,11 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(found["at"]))
     where = f"below {to}" if to else "in their places"
     print(f"{found['files']} files of {when} (snapshot {found['snapshot']}) are {where}.")
+    if found["ledger"]:
+        print(
+            "The ledger is on a server and stays as it is. The snapshot's copy would lose what was recorded since: "
+            f"`lab state restore {found['ledger']}` makes it the ledger."
+        )
     if found["fetch"]:
         print(f"To fetch again: {', '.join(found['fetch'])}.")
     print("Run `lab plan` to see what differs from the declarations.")

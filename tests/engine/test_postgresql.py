@@ -6,6 +6,7 @@ The lifecycle's own tests run here once more, with their ledgers on the server.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -344,6 +345,44 @@ def test_a_password_is_nowhere(tmp_path: Path, server: Server, monkeypatch: pyte
     finally:
         hba.write_text(before)
         server.call("pg_ctl", "-D", str(server.folder / "db"), "reload")
+
+
+@pytest.mark.slow
+def test_a_restored_backup_leaves_the_servers_ledger_alone(tmp_path: Path, server: Server, remote: Any) -> None:
+    """Files come back and drift is seen; the snapshot's ledger lies aside, and makes good a schema that was lost."""
+    if not shutil.which("restic"):
+        pytest.skip("needs restic")
+    (tmp_path / "word").write_text("correct horse")
+    backup = f"repo: {tmp_path}/repo\npassword: file:{tmp_path}/word\npaths: [ROOT/out]\n"
+    lab = TestLab.make(tmp_path / "lab", {**FILES, "backup/b": backup})
+    assert lab("apply", "--yes").code == 0
+    assert lab("backup", "now").code == 0
+    before = lab("state", "export").out
+    lab.write("conf/file/f001.yaml", "path: ROOT/out/1\ncontent: later\n")
+    assert lab("apply", "--yes").code == 0
+    later = lab("state", "export").out
+    said = lab("restore")
+    assert said.code == 0, said
+    assert "stays as it is" in said.out
+    assert lab("state", "export").out == later
+    assert not (lab.root / "state/ledger.sqlite").exists()
+    plan = lab("plan").out
+    assert "only the ledger is brought up to date: content: later → text 1" in plan, plan
+    lab.write("conf/file/f001.yaml", "path: ROOT/out/1\ncontent: later\n")
+    assert lab("apply", "--yes").code == 0
+    assert (lab.root / "out/1").read_text() == "later"
+    with closing(remote.connect()) as db:
+        db.execute(f'DROP SCHEMA "{remote.schema}" CASCADE')
+    gone = lab("plan")
+    assert gone.code == 1
+    assert "ledger" in gone.err
+    held = str(lab.root / "state/backup/ledger-of-snapshot.sqlite")
+    back = lab("state", "restore", held)
+    assert back.code == 0, back
+    resources = [x for x in lab("state", "export").out.splitlines() if x.startswith('{"resource"')]
+    assert resources == [x for x in before.splitlines() if x.startswith('{"resource"')]
+    assert lab("apply", "--yes").code == 0
+    whole(lab, len(FILES) + 1)
 
 
 def test_offline_asks_no_server_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

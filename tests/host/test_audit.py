@@ -63,6 +63,63 @@ def test_a_long_entry_is_cut_and_a_torn_line_is_told(tmp_path: Path) -> None:
     assert len(list(audit.entries(path))) == 2
 
 
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logs are put aside from 2,000 bytes on, three of them kept."""
+    monkeypatch.setattr(audit, "SIZE", 2000)
+    monkeypatch.setattr(audit, "KEPT", 3)
+
+
+@pytest.mark.usefixtures("short")
+def test_a_log_that_grows_is_put_aside_and_the_chain_goes_on(tmp_path: Path) -> None:
+    """Whoever writes at once: it stays small, and what is kept is the newest, in order, in one chain."""
+    path = tmp_path / "audit.jsonl"
+    for n in range(12):
+        audit.append(path, "ann", "run", n=n)
+    assert len(audit.aside(path)) == 1
+    assert audit.verify(path) == (12, "")
+    with ThreadPoolExecutor(8) as pool:
+        hashes = list(pool.map(lambda n: audit.append(path, "ben", "run", n=n), range(12, 100)))
+    kept = [e["hash"] for e in audit.entries(path)]
+    assert len(set(kept)) == len(kept) >= 20
+    assert set(kept) <= set(hashes)
+    assert audit.verify(path) == (len(kept), "")
+    assert len(audit.aside(path)) == 3
+    files = [p for p in tmp_path.iterdir() if p.suffix == ".jsonl"]
+    assert all(p.stat().st_size < 2500 and p.stat().st_mode & 0o777 == 0o600 for p in files)
+
+
+@pytest.mark.usefixtures("short")
+def test_what_was_put_aside_is_verified_too(tmp_path: Path) -> None:
+    """A line altered there, a part taken out, the newest emptied; a kill just after one was put aside is none of it."""
+    path = tmp_path / "audit.jsonl"
+    for n in range(60):
+        audit.append(path, "ann", "run", n=n)
+    parts = [*audit.aside(path), path]
+    whole = {p: p.read_bytes() for p in parts}
+    count = audit.verify(path)[0]
+    assert len(parts) == 4
+    for part, old in whole.items():
+        part.write_bytes(old.replace(b'"ann"', b'"ben"', 1))
+        sound, wrong = audit.verify(path)
+        assert sound < count
+        assert wrong.endswith("line 1 was altered"), part
+        part.write_bytes(old)
+    for part in parts[:-1]:
+        part.unlink()
+        assert audit.verify(path)[1], part
+        part.write_bytes(whole[part])
+    path.write_bytes(b"")
+    assert "cut off" in audit.verify(path)[1]
+    path.write_bytes(whole[path])
+    path.rename(path.with_name(f"audit.{int(parts[-2].name.split('.')[1]) + 1}.jsonl"))
+    parts[0].unlink()
+    assert audit.verify(path)[1] == ""
+    audit.append(path, "ann", "run", n=60)
+    assert audit.verify(path)[1] == ""
+    assert path.stat().st_size < 500
+
+
 def test_a_writer_killed_before_its_last_word_is_no_tampering(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     for n in range(3):
