@@ -178,7 +178,7 @@ class Bundle:
             if self.sum != digest(self.manifest):
                 raise ValueError("sum")
             self.files: Mapping[str, Mapping[str, Any]] = self.manifest["files"]
-        except (ValueError, KeyError, AttributeError, TypeError) as e:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as e:
             raise _unusable(path, f"its {MANIFEST} was altered") from e
         names = (*self.files, *self.manifest.get("links", ()), str(self.manifest.get("inside", ".")))
         if any(n.startswith("/") or ".." in n.split("/") for n in names):

@@ -158,10 +158,9 @@ def _begin(item: Item, part: _Part, status: int, headers: Mapping[str, str]) -> 
     if headers.get("Content-Encoding", "identity") not in ("identity", ""):
         raise problem(f"{http.shown(item.url)} is sent compressed", why="identity was asked for", do="use a mirror")
     etag = headers.get("ETag") or ""
-    length = headers.get("Content-Length") or ""
-    total = int(length) if length.isdigit() else None
+    total = http.count(headers.get("Content-Length") or "")
     if status == 206:
-        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", headers.get("Content-Range") or "")
+        match = re.fullmatch(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", headers.get("Content-Range") or "")
         if match is None or int(match[1]) != part.have or (part.etag and etag and etag != part.etag):
             part.restart()
             raise http.Transient("the server continued another file")

@@ -18,9 +18,10 @@ Buffer = bytes | memoryview | mmap.mmap
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _SIZES = {k: struct.calcsize("<" + v) for k, v in _SCALARS.items()}
 _STRING, _ARRAY = 8, 9
-MOST_KEYS, MOST_TENSORS, MOST_STRINGS, KEPT = 100_000, 1_000_000, 8_000_000, 64
-LONGEST = 1 << 28
-"""No real file has more keys, tensors, array strings or array bytes; arrays up to KEPT numbers are kept as values."""
+MOST_KEYS, MOST_TENSORS, MOST_STRINGS, KEPT = 100_000, 300_000, 8_000_000, 64
+LONGEST, MOST_TEXT, MOST_VALUES = 1 << 28, 1 << 27, 1_000_000
+"""No real file has more keys, tensors, array strings, bytes of arrays, bytes of texts, or values; arrays up to KEPT
+numbers are kept as values."""
 
 # Type id → name, elements per block, bytes per block (ggml.h, gguf-py constants.py).
 TYPES: Mapping[int, tuple[str, int, int]] = {
@@ -95,7 +96,8 @@ def parse(data: Buffer) -> Header:
 
 class _Parser:
     def __init__(self, data: Buffer) -> None:
-        self.data, self.at, self.end, self.strings = data, 0, len(data), 0
+        self.data, self.at, self.end = data, 0, len(data)
+        self.strings = self.texts = self.arrays = self.values = 0
 
     def number(self, letter: str, size: int) -> Any:
         (value,) = struct.unpack_from("<" + letter, self.data, self.at)
@@ -109,8 +111,9 @@ class _Parser:
 
     def text(self) -> str:
         size = self.number("Q", 8)
-        if size > 1 << 26:
-            raise Broken("a name or text in the header is longer than 64 MiB")
+        self.texts += size
+        if self.texts > MOST_TEXT:
+            raise Broken(f"names and texts in the header have {self.texts} bytes")
         start = self.at
         self.skip(size)
         return bytes(self.data[start : self.at]).decode("utf-8", "replace")
@@ -134,6 +137,9 @@ class _Parser:
         return Header(version, values, tuple(self.tensor() for _ in range(tensors)), self.at)
 
     def value(self, kind: int, depth: int) -> Any:
+        self.values += 1
+        if self.values > MOST_VALUES:
+            raise Broken(f"the header holds {self.values} values")
         if kind == _STRING:
             return self.text()
         if kind in _SCALARS:
@@ -152,8 +158,9 @@ class _Parser:
             if count > 1000:
                 raise Broken("an array of arrays is too long")
             return [self.value(inner, depth + 1) for _ in range(count)]
-        if self.at - start > LONGEST:
-            raise Broken(f"an array in the header has {self.at - start} bytes")
+        self.arrays += self.at - start
+        if self.arrays > LONGEST:
+            raise Broken(f"arrays in the header have {self.arrays} bytes")
         return {"length": count, "sha256": hashlib.sha256(self.data[start : self.at]).hexdigest()}
 
     def skim(self, count: int) -> None:

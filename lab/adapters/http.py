@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import json
+import re
 import ssl
 import urllib.error
 import urllib.parse
@@ -33,6 +34,11 @@ class Refused(Exception):
     def __init__(self, code: int, url: str, headers: Mapping[str, str], body: bytes) -> None:
         super().__init__(f"HTTP {code} from {url}")
         self.code, self.url, self.headers, self.body = code, url, headers, body
+
+
+def count(text: str) -> int | None:
+    """A number of bytes or seconds as a header says it; None where it is none, or none that could be. Pure."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def loopback(url: str) -> bool:
@@ -138,7 +144,7 @@ def open_(
         with e:
             if e.code in (408, 425, 429) or e.code >= 500:
                 wait = e.headers.get("Retry-After", "")
-                raise Transient(f"HTTP {e.code}", min(float(wait), 60) if wait.isdigit() else 0) from e
+                raise Transient(f"HTTP {e.code}", min(count(wait) or 0, 60)) from e
             try:
                 body = e.read(4096)
             except BROKEN:
@@ -172,10 +178,10 @@ def answer(
         try:
             with open_(url, headers, offline=offline) as response:
                 data = _whole(response, limit + 1)
-                length = response.headers.get("Content-Length", "")
+                length = count(response.headers.get("Content-Length", ""))
                 if len(data) > limit:
                     raise problem(f"{shown(url)} answers with more than {limit:,} bytes", do="check the address")
-                if length.isdigit() and len(data) < int(length):
+                if length is not None and len(data) < length:
                     raise Transient(f"the answer ended after {len(data)} of {length} bytes")
                 return data, {k.lower(): v for k, v in response.headers.items()}
         except Transient as e:

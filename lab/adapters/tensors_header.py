@@ -6,6 +6,7 @@ Format (https://huggingface.co/docs/safetensors): eight bytes of length, then JS
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,8 +15,13 @@ from typing import Any
 
 from lab.adapters.gguf_header import Broken, Short
 
-LONGEST = 100_000_000
-"""Bytes of the longest header the format allows."""
+LONGEST, PARTS = 32 << 20, 2_000_000
+"""Bytes of the longest header, and values in it, that are read: ten times what any model has."""
+SIZES = {
+    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2, "I8": 1,
+    "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
+}  # fmt: skip
+"""Bytes of one element."""
 Tensors = Mapping[str, tuple[str, tuple[int, ...], int]]
 """Name → dtype, shape, bytes."""
 
@@ -46,17 +52,28 @@ def parse(data: bytes) -> tuple[Tensors, Mapping[str, str]]:
         raise Broken(f"its header claims {length} bytes")
     if len(data) < 8 + length:
         raise Short(str(8 + length))
+    head = bytes(data[8 : 8 + length])
+    if sum(head.count(c) for c in b"[{,") > PARTS:
+        raise Broken("its header holds too many values")
     try:
-        found = json.loads(data[8 : 8 + length])
+        found = json.loads(head)
         told = found.pop("__metadata__", None)
         metadata = {str(k): str(v) for k, v in told.items()} if isinstance(told, dict) else {}
-        out = {}
+        out, places = {}, []
         for name, t in found.items():
-            begin, end = t["data_offsets"]
-            shape = tuple(int(n) for n in t["shape"])
-            if begin < 0 or end < begin or any(n < 0 for n in shape):
+            begin, end = (int(n) for n in t["data_offsets"])
+            shape, dtype = tuple(int(n) for n in t["shape"]), str(t["dtype"])
+            if begin < 0 or end < begin or any(n < 0 for n in shape) or len(shape) > 64:
                 raise Broken(f"tensor {name!r} has no sensible place")
-            out[str(name)] = (str(t["dtype"]), shape, int(end) - int(begin))
+            if dtype in SIZES and math.prod(shape) * SIZES[dtype] != end - begin:
+                raise Broken(f"tensor {name!r} has {end - begin} bytes, which its shape does not fill")
+            out[str(name)] = (dtype, shape, end - begin)
+            places.append((begin, end, name))
+        at = 0
+        for begin, end, name in sorted(places):
+            if begin != at:
+                raise Broken(f"tensor {name!r} begins at {begin}, where the one before ends at {at}")
+            at = end
         return out, metadata
     except Broken:
         raise

@@ -128,7 +128,7 @@ def from_gguf(meta: Mapping[str, Any], tensors: Iterable[tuple[str, tuple[int, .
         head_dim=head_dim,
         v_head_dim=count("attention.value_length_mla") or count("attention.value_length"),
         ffn=count("feed_forward_length"),
-        vocab=embd.shape[1] if embd else count("vocab_size"),
+        vocab=embd.shape[1] if embd and len(embd.shape) > 1 else count("vocab_size"),
         tied="output.weight" not in names if names else None,
         experts=count("expert_count") or 0,
         experts_used=count("expert_used_count") or 0,
