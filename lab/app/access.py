@@ -62,6 +62,12 @@ def confirm(lab: Lab, here: bool = False) -> str:
     waiting = pending()
     if waiting is None:
         return "Nothing waits for a confirmation."
+    if not waiting.get("tried", True):
+        raise problem(
+            "the change of sshd was cut short before it was tried",
+            why="what is in force is still what was before",
+            do="run `lab apply` again, then confirm",
+        )
     if not here:
         if not os.environ.get("SSH_CONNECTION"):
             raise problem(

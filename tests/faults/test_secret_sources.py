@@ -130,6 +130,23 @@ def test_a_list_of_files_ends(tmp_path: Path) -> None:
         assert "does not end" in ran.err + ran.out, ran
 
 
+@pytest.mark.parametrize("how", ["TOKEN", "PASSWORD"])
+def test_a_trackers_redirect_is_told_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """MLflow's own variables are sent to its server, and not to where that leads."""
+    from lab.adapters import mlflow_remote
+
+    monkeypatch.setenv(f"MLFLOW_TRACKING_{how}", CANARY_PLAIN)
+    if how == "PASSWORD":
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "u")
+    with serving(tmp_path) as server, serving(tmp_path) as other:
+        path = "/api/2.0/mlflow/runs/get"
+        other.routes[path] = {"run": 1}
+        server.redirect[path] = other.url + path
+        assert mlflow_remote.call(server.url, "runs/get") == {"run": 1}
+        assert "Authorization" in server.seen[0]
+        assert "Authorization" not in other.seen[0]
+
+
 # --- git -------------------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ cannot run here. Proves S0-4.6-3, S0-US-003-1, S0-US-003-2, S0-US-003-3, S0-US-0
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,19 @@ def test_a_device_is_given_a_config_that_ssh_itself_reads_as_meant(tmp_path: Pat
         "forwardagent no",
     ):
         assert line in said.splitlines()
+
+
+def test_a_change_that_was_cut_short_is_not_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sshd does not go by it yet: its confirmation would say nothing."""
+    from lab.app import access as accesses
+    from lab.core.problem import Problems
+
+    waits = {"word": "w", "at": 0, "until": 9e9, "confirmed": str(tmp_path / "confirmed"), "tried": False}
+    monkeypatch.setattr(accesses, "PENDING", tmp_path / "pending")
+    (tmp_path / "pending").write_text(json.dumps(waits))
+    with pytest.raises(Problems, match="cut short"):
+        accesses.confirm(None, here=True)  # type: ignore[arg-type]
+    assert not (tmp_path / "confirmed").exists()
+    (tmp_path / "pending").write_text(json.dumps({**waits, "tried": True}))
+    accesses.confirm(None, here=True)  # type: ignore[arg-type]
+    assert (tmp_path / "confirmed").read_text() == "w"

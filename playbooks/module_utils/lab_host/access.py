@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import grp
 import json
 import os
@@ -10,15 +11,16 @@ import platform
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
-import tempfile
 import time
 
 from . import files, services
 from .machine import Failed
 
 DROP_IN = "/etc/ssh/sshd_config.d/20-lab-access.conf"
+MAIN = "/etc/ssh/sshd_config"
 FOLDER = "/etc/lab/access"
 KEYS = FOLDER + "/keys"
 SSHD = "/usr/sbin/sshd"
@@ -63,7 +65,11 @@ def sshd(machine, rules, keys, group, names, user, expect, minutes, confirmed, o
     changed = [path for path in wanted if before[path] != wanted[path]]
     if names is not None and were != sorted(names):
         changed.append(group)
-    if not changed:
+    cut = pending() if not machine.check else {}
+    if cut and content(cut["confirmed"]) == cut["word"]:
+        disarm()  # what waits was confirmed: it is what a later change goes back to
+        cut = {}
+    if not changed and cut.get("tried", True):
         for path in wanted:
             files.attributes(machine, path, "0644", "root", None)
         return
@@ -71,6 +77,11 @@ def sshd(machine, rules, keys, group, names, user, expect, minutes, confirmed, o
         for each in changed:
             machine.note(f"changed {each}")
         return
+    refused = refusal(machine, rules)
+    if refused:
+        raise Failed(f"sshd refuses these rules: {refused}", "mend the declaration; sshd is as it was")
+    # First of all: from here on it goes back by itself, also where this process is killed or the machine stops.
+    arm(before, group if names is not None else "", were, minutes, confirmed, machine)
     try:
         if names is not None:
             members(machine, group, names)
@@ -88,9 +99,31 @@ def sshd(machine, rules, keys, group, names, user, expect, minutes, confirmed, o
             put(path, text)
         if names is not None and has_group(group):
             members(machine, group, were or (), state="present" if were is not None else "absent")
+        if cut:
+            left = max(0.05, (cut["until"] - time.time()) / 60)
+            arm(before, "", None, left, confirmed, machine, tried=cut.get("tried", True))
+        else:
+            disarm()
         raise
-    arm(before, group if names is not None else "", were, minutes, confirmed, machine)
     services.reload(machine, "ssh.service", pid_file="/run/sshd.pid")
+    arm(before, group if names is not None else "", were, minutes, confirmed, machine, tried=True)
+
+
+def refusal(machine, rules):
+    """Why sshd would refuse its configuration with these rules, before it has them; empty where it would not."""
+    folder = FOLDER + "/check"
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder, mode=0o700)
+    try:
+        for name in os.listdir(os.path.dirname(DROP_IN)):
+            if name.endswith(".conf") and name != os.path.basename(DROP_IN):
+                shutil.copy(os.path.join(os.path.dirname(DROP_IN), name), folder)
+        files.place(os.path.join(folder, os.path.basename(DROP_IN)), rules.encode(), "0600")
+        text = content(MAIN) or ""
+        files.place(folder + "/main", text.replace(os.path.dirname(DROP_IN), folder).encode(), "0600")
+        return files.sshd(machine, "-f", folder + "/main")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def has_group(name):
@@ -140,7 +173,9 @@ def trial(user):
     if os.path.exists(keys):
         with open(keys, encoding="utf-8") as f:
             held = f.read()
-    folder = tempfile.mkdtemp(prefix="lab-trial-")
+    folder = FOLDER + "/trial"
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder, mode=0o700)
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -151,7 +186,7 @@ def trial(user):
             files.place(keys, (held + "restrict " + f.read()).encode(), "0644")
         daemon = subprocess.Popen(
             [SSHD, "-D", "-e", "-p", str(port), "-o", "ListenAddress=127.0.0.1:" + str(port), "-o", "PidFile=none"],
-            stderr=open(folder + "/log", "wb"), stdin=subprocess.DEVNULL,  # noqa: SIM115
+            stderr=open(folder + "/log", "wb"), stdin=subprocess.DEVNULL, preexec_fn=dies_with_us,  # noqa: SIM115
         )  # fmt: skip
         said = login(user, port, folder)
         if said:
@@ -170,6 +205,12 @@ def trial(user):
         elif os.path.exists(keys):
             os.unlink(keys)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def dies_with_us():
+    """Linux ends this process when its parent ends, however that does."""
+    if platform.system() == "Linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def login(user, port, folder):
@@ -207,7 +248,25 @@ rm -rf {token} {before} {confirmed}
 """
 
 
-def arm(before, group, were, minutes, confirmed, machine):
+def pending():
+    """What waits for a confirmation, `{word, at, until, confirmed, tried}`; empty where nothing does."""
+    try:
+        with open(FOLDER + "/pending", encoding="utf-8") as f:
+            found = json.load(f)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and {"word", "until", "confirmed"} <= set(found) else {}
+
+
+def disarm():
+    """Nothing waits: all is as it was before."""
+    for path in (FOLDER + "/pending", FOLDER + "/revert"):
+        if os.path.exists(path):
+            os.unlink(path)
+    shutil.rmtree(FOLDER + "/before", ignore_errors=True)
+
+
+def arm(before, group, were, minutes, confirmed, machine, tried=False):
     """From now on what was returns after some minutes, unless the word in the token stands in `confirmed` by then.
 
     A change on top of an unconfirmed one goes back to what was last confirmed: that is in `before` already.
@@ -219,6 +278,7 @@ def arm(before, group, were, minutes, confirmed, machine):
         os.makedirs(folder, mode=0o700)
         back = []
         for n, (path, text) in enumerate(sorted(before.items())):
+            back.append(f"  rm -f {quote(files.beside(path))}")
             if text is None:
                 back.append(f"  rm -f {quote(path)}")
             else:
@@ -232,7 +292,8 @@ def arm(before, group, were, minutes, confirmed, machine):
             )
         files.place(folder + "/back", "\n".join(back).encode(), "0600")
     word = secrets.token_hex(8)
-    text = {"word": word, "at": time.time(), "until": time.time() + minutes * 60, "confirmed": confirmed}
+    now = time.time()
+    text = {"word": word, "at": now, "until": now + minutes * 60, "confirmed": confirmed, "tried": tried}
     files.place(token, json.dumps(text).encode(), "0644")
     body = REVERT.format(
         seconds=int(minutes * 60), token=token, before=folder, back=content(folder + "/back"),

@@ -9,7 +9,6 @@ import platform
 import pwd
 import shutil
 import stat
-import tempfile
 
 from .machine import Failed
 
@@ -48,6 +47,7 @@ def folder(machine, path):
 
 def absent(machine, path, tree=False):
     """Nothing is at `path`; a folder only goes when it is empty, or with `tree`."""
+    swept(machine, path)
     if not os.path.lexists(path):
         return
     if os.path.isdir(path) and not os.path.islink(path):
@@ -68,6 +68,7 @@ def absent(machine, path, tree=False):
 def write(machine, path, data, mode, validate):
     """The content is in place, whole: written beside, then renamed; the old one returns where `validate` refuses."""
     old = None
+    swept(machine, path)
     if os.path.isdir(path):
         raise Failed(f"{path} is a directory", "move it away")
     if os.path.exists(path):
@@ -95,20 +96,33 @@ def command(machine, argv):
     return (err or out).strip() or f"status {status}" if status else ""
 
 
-def sshd(machine):
+def sshd(machine, *more):
     """Why sshd refuses its whole configuration; empty where it does not, or where there is no sshd."""
     if platform.system() == "Linux" and not os.path.isdir("/run/sshd"):
         os.mkdir("/run/sshd", 0o755)  # sshd's unit makes it; `sshd -t` refuses to look at anything without it
-    status, _out, err = machine.ask("/usr/sbin/sshd", "-t")
+    status, _out, err = machine.ask("/usr/sbin/sshd", "-t", *more)
     if status in (0, 127) or "no hostkeys available" in err:
         return ""
     return " ".join(err.split()) or f"status {status}"
 
 
+def beside(path):
+    """Where a file is written before it takes its name: always the same, so that a kill leaves none for good."""
+    return os.path.join(os.path.dirname(path), ".lab." + os.path.basename(path))
+
+
+def swept(machine, path):
+    """What a kill left beside a file is gone."""
+    if os.path.lexists(beside(path)) and not machine.check:
+        os.unlink(beside(path))
+
+
 def place(path, data, mode):
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    fd, temporary = tempfile.mkstemp(prefix=".lab.", dir=folder)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = beside(path)
+    if os.path.lexists(temporary):
+        os.unlink(temporary)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(fd, "wb") as f:
             f.write(data)
@@ -149,6 +163,7 @@ def attributes(machine, path, mode, owner, group):
 def line(machine, path, line, state="present", create=True, mode="0644"):
     """The file has this line once, or not at all. A file that holds nothing else was made for the line, and goes."""
     lines = []
+    swept(machine, path)
     if os.path.exists(path):
         with open(path, encoding="utf-8") as f:
             lines = f.read().splitlines()

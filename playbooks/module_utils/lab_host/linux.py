@@ -7,6 +7,7 @@ import datetime
 import grp
 import os
 import pwd
+import shutil
 
 from . import sessions
 from .machine import Failed
@@ -37,15 +38,14 @@ def account(machine, name, shell, groups=(), home=None, comment="", expires="", 
         is_ = pwd.getpwnam(name)
     except KeyError:
         uid = next_uid(last_uid)
+        if last_uid and not machine.check:
+            remember(last_uid, uid)  # before it is given: a kill between the two must not let it be given again
         machine.run(
             "useradd", "--uid", str(uid), "--user-group", "--create-home", "--home-dir", home, "--shell", shell,
             "--comment", comment, "--groups", ",".join(groups), "--password", "*", "--expiredate", ends, name,
         )  # fmt: skip
         if not machine.check:
-            if last_uid:
-                remember(last_uid, uid)
-            if os.stat(home).st_uid == 0:  # one that was kept when they went
-                sessions.give(home, 0, uid, pwd.getpwnam(name).pw_gid)
+            taken(name, home)
             os.chmod(home, 0o700)
         machine.facts["uid"] = uid
         return
@@ -66,10 +66,20 @@ def account(machine, name, shell, groups=(), home=None, comment="", expires="", 
         wrong += ["--password", "*"]
     if wrong:
         machine.run("usermod", *wrong, name)
+    if not machine.check and os.path.isdir(home) and os.stat(home).st_uid != is_.pw_uid:
+        machine.note(f"owner of {home} is {name}")
+        taken(name, home)
     if os.path.isdir(home) and os.stat(home).st_mode & 0o777 != 0o700:
         machine.note(f"mode of {home} is 0700")
         if not machine.check:
             os.chmod(home, 0o700)
+
+
+def taken(name, home):
+    """A home that was kept as root's when they went is theirs; its top comes last, and says that all of it is."""
+    is_ = pwd.getpwnam(name)
+    if os.stat(home).st_uid == 0:
+        sessions.give(home, 0, is_.pw_uid, is_.pw_gid)
 
 
 def day(date):
@@ -119,5 +129,9 @@ def retire(machine, name, stage="lock"):
         if shadow(name)[0] != "1" or not is_.pw_shell.endswith("nologin"):
             machine.run("usermod", "--expiredate", "1", "--shell", "/usr/sbin/nologin", name)
         return
-    # 6: the home is gone already; 12: the home is not the account's (an archive has taken it).
-    machine.run("userdel", *(["--remove"] if stage == "remove" else []), "--force", name, fine=(0, 6, 12))
+    # The home goes first: an account that is gone could not tell any more whose it was.
+    if stage == "remove" and os.path.isdir(is_.pw_dir) and os.stat(is_.pw_dir).st_uid == is_.pw_uid:
+        machine.note(f"removed {is_.pw_dir}")
+        if not machine.check:
+            shutil.rmtree(is_.pw_dir)
+    machine.run("userdel", "--force", name, fine=(0, 6))

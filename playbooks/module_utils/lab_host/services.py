@@ -45,8 +45,9 @@ def proc(machine, state="present"):
         with open(FSTAB, encoding="utf-8") as f:
             ours = HIDDEN in f.read().splitlines()
     if state == "present" and not hidden:
-        machine.run("mount", "-o", "remount,hidepid=2", "/proc")
+        # The line is what says that it was Lab: it is there before and stays until after.
         files.line(machine, FSTAB, HIDDEN)
+        machine.run("mount", "-o", "remount,hidepid=2", "/proc")
     elif state == "absent" and ours:
-        files.line(machine, FSTAB, HIDDEN, state="absent")
         machine.run("mount", "-o", "remount,hidepid=0", "/proc")
+        files.line(machine, FSTAB, HIDDEN, state="absent")
