@@ -1,13 +1,15 @@
-"""Prefix: what is in an environment's folder, whose it is, and whether it still is what was installed. Reads only.
+"""Prefix: what is in an environment's folder, whose it is, and whether it still is what was installed.
 
+It reads only, save that what a deep look finds damaged is remembered, so that the next plan need not look as deep.
 Beside the packages, `PREFIX/.lab/` holds `stamp.json` (what was installed: small), `dirs.json` (every folder's mtime)
 and `files.json` (every file's size, mtime, inode, hash, owner and mode). They are written last: a prefix without a
-stamp was never finished.
+stamp was never finished. `damaged.json` names what was found damaged.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import hashlib
 import json
@@ -78,34 +80,74 @@ def read_stamp(prefix: str) -> dict[str, Any] | None:
 
 
 def damage(prefix: str, depth: int = 0) -> dict[str, str]:
-    """What is not as installed: path → `edited (conda:numpy 1.26)`, `deleted (…)`, `foreign`. Reads."""
+    """What is not as installed: path → `edited (conda:numpy 1.26)`, `deleted (…)`, `foreign`.
+
+    What an earlier look found is looked at again, at any depth; what this one finds is remembered, if it is a deep one.
+    """
+    found = _damage(prefix, depth)
+    known: list[str] = _load(prefix, "damaged.json") or []
+    if more := [rel for rel in known if rel not in found]:
+        found |= _judged(prefix, more, _load(prefix, "files.json") or {})
+    if depth and sorted(found) != known:
+        _remember(os.path.join(prefix, OURS, "damaged.json"), sorted(found))
+    return found
+
+
+def _remember(path: str, names: list[str]) -> None:
+    # Whoever may only read sees the damage all the same.
+    with contextlib.suppress(OSError):
+        if not names:
+            os.unlink(path)
+            return
+        with open(f"{path}.lab-tmp", "w") as f:
+            f.write(json.dumps(names))
+        os.replace(f"{path}.lab-tmp", path)
+
+
+def _damage(prefix: str, depth: int) -> dict[str, str]:
     folders = _load(prefix, "dirs.json")
     if folders is None:
         return {f"{OURS}/dirs.json": "deleted"}
-    files: dict[str, list[Any]] | None = None
     if depth == 0:
         changed = [d for d, mtime in folders.items() if _mtime(os.path.join(prefix, d)) != mtime]
         if not changed:
             return {}
-        files = _load(prefix, "files.json")
-        if files is None:
-            return {f"{OURS}/files.json": "deleted"}
-        return _names_differ(prefix, folders, changed, files)
-    files = _load(prefix, "files.json")
+    files: dict[str, list[Any]] | None = _load(prefix, "files.json")
     if files is None:
         return {f"{OURS}/files.json": "deleted"}
+    if depth == 0:
+        return _names_differ(prefix, folders, changed, files)
     now = dict(walk(prefix))
     out = {rel: f"deleted ({known[4]})" for rel, known in files.items() if rel not in now}
     out |= {rel: f"foreign{_of_package(rel)}" for rel in now if rel not in files}
     suspects = [
         rel for rel, known in files.items() if rel in now and (depth >= 2 or _fingerprint(now[rel]) != known[:3])
     ]
-    hashes = hash_all(prefix, suspects)
-    for rel in suspects:
+    return out | _differing(prefix, {rel: now[rel] for rel in suspects}, files)
+
+
+def _judged(prefix: str, names: list[str], files: dict[str, list[Any]]) -> dict[str, str]:
+    """What is wrong with these paths, each looked at to the byte. Reads."""
+    out, there = {}, {}
+    for rel in names:
+        try:
+            there[rel] = os.lstat(os.path.join(prefix, rel))
+        except OSError:
+            if rel in files:
+                out[rel] = f"deleted ({files[rel][4]})"
+    out |= {rel: f"foreign{_of_package(rel)}" for rel in there if rel not in files and not rel.startswith(OURS)}
+    return out | _differing(prefix, {rel: s for rel, s in there.items() if rel in files}, files)
+
+
+def _differing(prefix: str, there: dict[str, os.stat_result], files: dict[str, list[Any]]) -> dict[str, str]:
+    """Which of these files have another content or mode than was installed. Reads."""
+    out = {}
+    hashes = hash_all(prefix, list(there))
+    for rel, s in there.items():
         if hashes[rel] != files[rel][3]:
-            shared = ", shared with other envs by a hardlink" if now[rel].st_nlink > 1 else ""
+            shared = ", shared with other envs by a hardlink" if s.st_nlink > 1 else ""
             out[rel] = f"edited ({files[rel][4]}{shared})"
-        elif stat.S_IMODE(now[rel].st_mode) != files[rel][5]:
+        elif stat.S_IMODE(s.st_mode) != files[rel][5]:
             out[rel] = f"mode-changed ({files[rel][4]})"
     return out
 

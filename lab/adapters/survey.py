@@ -28,6 +28,7 @@ def record(target: Path, files: dict[str, list[Any]]) -> None:
     (ours / "lease").touch()
     put(ours / "files.json", files)
     put(ours / "dirs.json", prefix.folders(str(target)))
+    (ours / "damaged.json").unlink(missing_ok=True)
 
 
 def put(path: Path, value: Any) -> None:

@@ -112,6 +112,7 @@ Pair = tuple[tuple[float, float], tuple[float, float]]
 FIRST = """
 import json, os, sys
 from pathlib import Path
+import lab.app.lab
 from lab.adapters import conda, envlock, envs
 from lab.core.steps_envs import LockEnv
 from tests.benchmarks.bench_envs import timed

@@ -82,9 +82,11 @@ def test_any_tampering_is_named_and_repaired(tmp_path: Path, built: Path, how: s
         record.write_text(record.read_text().replace("1.1.0", "6.6.6"))
     seen = envs.observe(step.link, depth)
     assert seen["state"] != "intact"
+    assert envs.observe(step.link)["state"] == seen["state"], "the next plan does not know what was found"
     word = {"foreign package": "sneaky", "mode": "labprefix"}.get(how, "labhello")
     assert any(word in rel + what for rel, what in seen["files"].items()), seen["files"]
     envs.install(step, stage)
+    assert envs.observe(step.link)["state"] == "intact"
     after = envs.observe(step.link, 2)
     assert after["state"] == "intact"
     assert after["content_digest"] == before["content_digest"]
