@@ -291,7 +291,8 @@ def _every(files: Mapping[str, Path], format: str) -> Iterator[dict[str, Any]]:
 
 def _blob(vault: Path, path: Path) -> str:
     sha256 = store.digest(path)
-    if not store.path(vault, sha256).exists():
+    blob = store.path(vault, sha256)
+    if not blob.exists() or (blob != path and store.digest(blob) != sha256):
         store.copy(vault, path, sha256)
     return sha256
 

@@ -109,7 +109,12 @@ class Lab:
         withhold(r for d in found.declarations.values() for r in references(d))
         if unlike := agreed(self.stage, found.choices):
             raise Problems(unlike)
+        found.remember(self._remembered)
         return found
+
+    def _remembered(self, address: Address) -> Declaration | None:
+        record = self.records.get(address)
+        return self.revive(record) if record else None
 
     def _recorded(self, address: str, head: Mapping[str, Any]) -> Facts | None:
         """What the ledger holds of a resource."""

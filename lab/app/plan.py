@@ -48,7 +48,7 @@ def plan(
         lab.observer(depth),
         moved=moves(lab, wanted),
         cost=lambda change: cost(lab, change),
-        elsewhere=lambda record: another_profile(lab, record),
+        elsewhere=lambda record: record.address not in leave and another_profile(lab, record),
     )
     lab.hashes.save()
     found = select.select(found, only, exclude)

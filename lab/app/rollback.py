@@ -56,7 +56,7 @@ def _as_then(lab: Lab, then: Generation) -> Iterator[Path]:
         conf.mkdir(exist_ok=True)
         shutil.copyfile(lab.conf / "lab.yaml", conf / "lab.yaml")
         for beside in lab.root.iterdir():  # without git there is one version of the code: this one
-            if beside.name not in (conf.name, lab.state.name):
+            if beside.name not in (conf.name, "state"):
                 (Path(folder) / beside.name).symlink_to(beside)
         for address, block in generations.declared_at(lab.ledger, then.number).items():
             path = conf / address.kind / f"{address.name}.yaml"

@@ -55,6 +55,8 @@ class Surroundings:
         self.contents = Contents(cache)
         self.recorded = recorded or (lambda ref, head: None)
         self.head = head
+        self.revive: Callable[[Address], Declaration | None] = lambda ref: None
+        """What the ledger holds of a resource that is declared no more."""
         self.declarations: dict[Address, Declaration] = {}
         self.ladders: dict[Address, tuple[Address, ...]] = {}
         self.digests: dict[Address, str] = {}
@@ -157,8 +159,8 @@ class DeclaredContext:
         return self._lock  # type: ignore[no-any-return]
 
     def declaration(self, ref: str) -> Any:
-        """The declaration a reference names; raises Problems where it is not declared."""
-        found = self._around.declarations.get(Address(ref))
+        """The declaration a reference names; what is declared no more, as it is recorded. Raises Problems."""
+        found = self._around.declarations.get(Address(ref)) or self._around.revive(Address(ref))
         if found is None:
             raise problem(f"{self.address} refers to {ref}, which is not one declared resource", address=self.address)
         return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -115,6 +115,10 @@ class Declared:
     def context_in(self, stage: str, address: str) -> Context:
         """The context a resource has in another stage of the lab."""
         return cast(Context, DeclaredContext(Address(address), self._around.in_stage(stage)))
+
+    def remember(self, revive: Callable[[Address], Declaration | None]) -> None:
+        """What is declared no more, and refers to what is declared no more either, is understood from the ledger."""
+        self._around.revive = revive
 
     def context_for(self, address: str, declaration: Declaration) -> Context:
         """A context for a declaration that is no longer declared, from the ledger."""

@@ -166,7 +166,7 @@ class Dataset(Declaration):
         return {"view": self.view(context), "access": {k: list(v) for k, v in sorted(self.access.items())}}
 
     def observe(self, world: World, context: Context) -> Facts | None:
-        known = context.recorded(context.address) is not None
+        known = bool(context.recorded(context.address))
         found = views.observe(world, self.vault(context), self.view(context), known=known)
         if found is None or "digest" not in found:
             return None if found is None else {"view": found["view"], "files": found["files"]}

@@ -291,7 +291,7 @@ class Model(Declaration):
         return facts
 
     def observe(self, world: World, context: Context) -> Facts | None:
-        known = context.recorded(context.address) is not None
+        known = bool(context.recorded(context.address))
         found = views.observe(world, self.root(context), self.view(context), known=known)
         return None if found is None else {k: found[k] for k in SEEN if k in found}
 

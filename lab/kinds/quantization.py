@@ -310,7 +310,7 @@ class Quantization(Declaration):
         return {**self.declared(), "view": self.view(context)}
 
     def observe(self, world: World, context: Context) -> Facts | None:
-        known = context.recorded(context.address) is not None
+        known = bool(context.recorded(context.address))
         found = views.observe(world, self.root(context), self.view(context), known=known)
         if found is None:
             return None
