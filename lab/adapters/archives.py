@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,10 @@ class Archive:
     @property
     def name(self) -> str:
         """Its place among the archives: hash, folder and file name, as installers read them from a URL."""
-        return f"{self.sha256}/{'/'.join(unquote(urlsplit(self.url).path).split('/')[-2:])}"
+        parts = unquote(urlsplit(self.url).path).split("/")[-2:]
+        if not re.fullmatch("[0-9a-f]{64}", self.sha256) or {"", ".", ".."} & set(parts):
+            raise problem(f"the lock names an archive {parts[-1]!r} that can be none", do="lock it again")
+        return f"{self.sha256}/{'/'.join(parts)}"
 
 
 def folder(state: Path) -> Path:
@@ -34,8 +38,10 @@ def folder(state: Path) -> Path:
 
 def find(state: Path, url: str, sha256: str) -> str:
     """The URL of the archive on this machine; the given one where it is not here."""
+    if not sha256:
+        return url
     here = folder(state) / Archive(url, sha256).name
-    return here.as_uri() if sha256 and here.is_file() else url
+    return here.as_uri() if here.is_file() else url
 
 
 def localized(state: Path, text: str) -> str:

@@ -177,7 +177,7 @@ def _hub(source: Facts, stage: Stage, vault: Path) -> dict[str, Path]:
     for entry in entries:
         name = entry.path
         if entry.type == "file" and (not globs or any(fnmatch.fnmatchcase(name, g) for g in globs)):
-            sha256 = entry.lfs.oid if entry.lfs else ""
+            sha256 = entry.lfs.oid.removeprefix("sha256:") if entry.lfs else ""
             item = Item(
                 name,
                 f"{base}/datasets/{repo}/resolve/{revision}/{name}",

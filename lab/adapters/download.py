@@ -43,6 +43,15 @@ class Item:
     size: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch("([0-9a-f]{64})?", self.sha256) or not re.fullmatch("([0-9a-f]{40,64})?", self.oid):
+            # It names files: what partial downloads are kept in, and the blob.
+            raise problem(
+                f"the hash of {self.name!r} is none",
+                why="the source or the lock says something else in its place",
+                do="check the endpoint's address; where a lock was edited, lock again",
+            )
+
     @property
     def key(self) -> str:
         """Names the partial download: the content where it is known, else where it comes from."""

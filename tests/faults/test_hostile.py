@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import struct
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -147,3 +149,77 @@ def test_nobody_leads_from_outside_to_this_machine() -> None:
     new = follow(asked, None, 302, "", {}, "https://example.com/x")
     assert "Authorization" not in new.headers
     assert "X-key" not in new.headers
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset"])
+@pytest.mark.parametrize("oid", ["../../../precious", "PRECIOUS", "A" * 64, "sha256:../../../precious", "a" * 63])
+def test_a_hash_that_is_a_path_touches_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, oid: str
+) -> None:
+    """What a hub calls a hash names a partial download and its note: `precious.json` would have been written over."""
+    precious = tmp_path / "precious.json"
+    precious.write_text("mine")
+    data = b'{"a": 1}\n'
+    with serving(tmp_path / "served") as server:
+        lfs = {"oid": oid.replace("PRECIOUS", str(tmp_path / "precious")), "size": len(data)}
+        listed = [{"type": "file", "path": "a.jsonl", "size": len(data), "oid": "0" * 40, "lfs": lfs}]
+        commit = "a" * 40
+        server.routes["/api/datasets/o/d/tree/main"] = server.routes[f"/api/models/o/d/tree/{commit}"] = listed
+        server.routes["/api/models/o/d/revision/main"] = {"sha": commit}
+        server.routes["/datasets/o/d/resolve/main/a.jsonl"] = server.routes[f"/o/d/resolve/{commit}/a.jsonl"] = data
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        ran = TestLab.make(tmp_path / "lab", {f"{kind}/d": "hub: o/d\n"})("apply", "--yes")
+    assert ran.code == 1
+    assert "is none" in ran.out + ran.err
+    assert precious.read_text() == "mine"
+    assert {p.name for p in tmp_path.iterdir()} <= {"lab", "served", "precious.json"}
+    assert not list((tmp_path / "lab/store/incoming").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("url", "sha256"),
+    [("https://h/x/a.conda", "../../x"), ("https://h/x/..%2f..", "a" * 64), ("https://h/", "a" * 64)],
+)
+def test_an_archive_that_leads_elsewhere(tmp_path: Path, url: str, sha256: str) -> None:
+    """A lock that was edited names no path outside the archives."""
+    from lab.adapters import archives
+
+    with pytest.raises(Problems, match="can be none"):
+        archives.find(tmp_path, url, sha256)
+
+
+def evil(channel: Path, name: str, members: list[tuple[tarfile.TarInfo, bytes | None]]) -> None:
+    """A conda package whose archive holds these members besides."""
+    from lab.adapters.channel import package
+
+    made = package(channel, name, "1.0", files={"share/x": b"x"})
+    with tarfile.open(made, "r:bz2") as old:
+        whole = [(m, found.read() if (found := old.extractfile(m)) else None) for m in old.getmembers()]
+    with tarfile.open(made, "w:bz2") as out:
+        for member, data in [*whole, *members]:
+            member.size = len(data or b"")
+            out.addfile(member, io.BytesIO(data) if data is not None else None)
+
+
+@pytest.mark.slow
+def test_a_package_stays_in_its_prefix(tmp_path: Path) -> None:
+    """Its archive names paths with dots, absolute ones, and goes through a link of its own."""
+    from lab.adapters.channel import index
+
+    escaped = tmp_path / "escaped"
+    link = tarfile.TarInfo("ln")
+    link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+    packages: dict[str, list[tuple[tarfile.TarInfo, bytes | None]]] = {
+        "dots": [(tarfile.TarInfo("../" * 12 + str(escaped)[1:]), b"out")],
+        "absolute": [(tarfile.TarInfo(str(escaped)), b"out")],
+        "through": [(link, None), (tarfile.TarInfo("ln/escaped"), b"out")],
+    }
+    for name, members in packages.items():
+        evil(tmp_path / "channel", name, members)
+    index(tmp_path / "channel")
+    for name in packages:
+        about = f"channels: ['{tmp_path}/channel']\nconda: [{name}]\nplatforms: [linux-64]\n"
+        lab = TestLab.make(tmp_path / name, {"env/e": about})
+        assert lab("lock").code == 0
+        assert lab("apply", "--yes").code in (0, 1)
+        assert not escaped.exists(), name
