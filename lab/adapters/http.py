@@ -16,7 +16,7 @@ from typing import Any
 from lab.core.problem import problem
 
 AGENT = "lab/1 (+stdlib)"
-BROKEN = (OSError, http.client.HTTPException, ssl.SSLError)
+BROKEN = (OSError, http.client.HTTPException, ssl.SSLError, ValueError)
 """What a connection raises when it drops, stalls or talks nonsense."""
 
 

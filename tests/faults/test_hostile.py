@@ -122,6 +122,25 @@ def test_a_number_that_is_none(tmp_path: Path, number: str) -> None:
             http.body(f"{server.url}/x", offline=False)
 
 
+@pytest.mark.parametrize("size", ["-5", "zz", "9" * 40])
+def test_a_chunk_whose_size_is_none(tmp_path: Path, size: str) -> None:
+    """In a list, and in a file."""
+    with serving(tmp_path / "served") as server:
+
+        def answer(h: Any) -> None:
+            h.wfile.write(f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{size}\r\nabc\r\n".encode())
+            h.close_connection = True
+
+        server.answer = answer  # type: ignore[method-assign]
+        with pytest.raises(Problems, match="cannot be reached"):
+            http.body(f"{server.url}/x", offline=False)
+        lab = TestLab.make(tmp_path / "lab", {"model/m": f"url: {server.url}/m.gguf\nsha256: {'a' * 64}\n"})
+        lab.write("conf/lab.yaml", (lab.root / "conf/lab.yaml").read_text().replace("{", "{network: {tries: 1}, ", 1))
+        ran = lab("apply", "--yes")
+        assert ran.code == 1
+        assert "a fault in Lab" not in ran.out + ran.err, ran
+
+
 def _redirecting(server: Server, to: str) -> None:
     server.redirect["/m.gguf"] = to
 
