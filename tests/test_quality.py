@@ -1,6 +1,7 @@
 """What is said of Lab's quality is printed by a command, and kept with the day and the commit it was true of.
 
-Proves S3-III-1 together with `.ci/run`, which runs every test in a new virtual environment and fails where one does.
+Proves S3-III-1 together with `.ci/run`, which runs every test in a new virtual environment and fails where one does;
+S0-7.1-1: what is typed for an experiment by hand and with Lab, counted and timed.
 """
 
 from __future__ import annotations
@@ -59,3 +60,17 @@ def test_the_share_of_lines_that_tests_run_is_printed(tmp_path: Path) -> None:
     assert 0 < rows["cli"] < 50
     assert rows["adapters"] == rows["runs"] == 0
     assert 0 < rows["TOTAL"] < 10
+
+
+@pytest.mark.slow
+def test_an_experiment_is_set_up_with_half_the_commands() -> None:
+    """Both lists are really typed into a shell, and both end with the same result, recorded."""
+    command = [sys.executable, "-m", "tests.benchmarks.bench_setup", "--repeats", "1"]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    if "No matching distribution" in done.stderr or "Could not fetch" in done.stderr:
+        pytest.skip("no package index is in reach")
+    assert done.returncode == 0, done.stderr
+    cells = re.findall(r"(\d+) commands · [\d.]+ s", done.stdout)
+    by_hand, with_lab, again, again_with_lab = map(int, cells)
+    assert 2 * with_lab <= by_hand
+    assert again_with_lab <= again

@@ -13,6 +13,7 @@ import argparse
 import functools
 import hashlib
 import http.server
+import json
 import os
 import statistics
 import subprocess
@@ -98,8 +99,8 @@ def served(folder: Path) -> Iterator[str]:
     server.server_close()
 
 
-def typed(commands: list[str], at: Path, url: str, sha256: str) -> float:
-    """Seconds that the commands take, one after the other, in one shell; an error where one fails."""
+def typed(commands: list[str], at: Path, url: str = "", sha256: str = "") -> tuple[float, str]:
+    """Seconds that the commands take, in one shell, and what they print; an error where one fails."""
     bare = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "UV_CACHE", "PIP_CACHE", "GIT_"))}
     who = {f"GIT_{x}_{y}": "t@t" for x in ("AUTHOR", "COMMITTER") for y in ("NAME", "EMAIL")}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -109,7 +110,15 @@ def typed(commands: list[str], at: Path, url: str, sha256: str) -> float:
     done = subprocess.run(["bash", "-euo", "pipefail", "-c", text], cwd=at, env=env, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{text}\n{done.stdout}{done.stderr}")
-    return time.perf_counter() - began
+    return time.perf_counter() - began, done.stdout
+
+
+def scores(way: int, home: Path) -> list[float]:
+    """The results that were recorded, in order: by hand in a file, with Lab in its runs."""
+    if way == 0:
+        return [float(line.rpartition(":")[2]) for line in (home / "exp/results.csv").read_text().splitlines()]
+    runs = json.loads(typed(["lab -C exp runs --json"], home)[1])
+    return [run["metrics"]["score"] for run in sorted(runs, key=lambda run: run["started"])]
 
 
 def report(repeats: int) -> str:
@@ -127,7 +136,10 @@ def report(repeats: int) -> str:
                     home.mkdir()
                     (home / "count.py").write_text(SCRIPT)
                     for step, commands in enumerate(steps):
-                        seconds.setdefault((step, way), []).append(typed(commands, home, url, sha256))
+                        seconds.setdefault((step, way), []).append(typed(commands, home, url, sha256)[0])
+                by_hand, with_lab = (scores(way, root / f"{n}-{way}") for way in (0, 1))
+                if by_hand != with_lab or len(by_hand) != len(STEPS):
+                    raise SystemExit(f"by hand {by_hand} were recorded, with Lab {with_lab}")
     head = "| | by hand | with Lab | commands saved |\n|---|---|---|---|"
     rows = []
     for step, title in enumerate(STEPS):
