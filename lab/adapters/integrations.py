@@ -129,7 +129,7 @@ INTEGRATIONS = (
     ),
     Integration(
         "Optuna", "samplers, pruners and studies", ("sweep",), ("adapters/optuna_study.py", "adapters/optuna_sweep.py"),
-        ("tests/sweeps/test_studies.py::test_it_tries_what_bare_optuna_tries",
+        ("tests/sweeps/test_studies.py::test_options_of_a_sampler_are_optunas",
          "tests/sweeps/test_studies.py::test_two_objectives_are_searched_as_bare_optuna_searches_them"),
         package="optuna", extra="sweep",
     ),
