@@ -3,54 +3,19 @@
 from __future__ import annotations
 
 import json
-import random
 import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from lab.adapters import fetch
-from tests.models import make
 from tests.models.conflab import Folder
 from tests.models.servers import Server, sha256
 
 pytestmark = pytest.mark.slow
-
-
-def test_twenty_kills_of_apply_at_random_moments_and_the_next_finishes(server: Server, tmp_path: Path) -> None:
-    lab = Folder(tmp_path / "lab")
-    make.safetensors(server.root / "org/tiny", shards=2)
-    for n in range(4):
-        (server.root / f"org/tiny/extra-{n}.txt").write_bytes(random.Random(n).randbytes(150_000))
-    lab.declare("tiny", hub="org/tiny", endpoint=server.url)
-    (server.root / "one.txt").write_bytes(b"1" * 200_000)
-    lab.declare("one", url=f"{server.url}/one.txt", sha256=sha256(b"1" * 200_000))
-    lab.ok("lock")
-    server.throttle = 0.01
-    moments, kills = random.Random(11), 0
-    while kills < 20:
-        process = lab.process("apply", "--yes")
-        time.sleep(moments.uniform(0.35, 1.3))
-        if process.poll() is not None:
-            # It finished: begin again from nothing but the blobs' names.
-            for blob in lab.store.glob("blobs/sha256/*/*"):
-                blob.chmod(0o644)
-                blob.write_bytes(b"spoiled" + blob.read_bytes()[7:])
-            continue
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kills += 1
-    server.throttle = 0
-    lab.ok("apply", "--yes")
-    assert "No changes" in lab.ok("plan")
-    lab.ok("verify")
-    lab.ok("gc", "--yes", "--older", "0")
-    assert "as laid out" in lab.ok("models", "check")
-    assert not list((lab.store / "incoming").iterdir())
 
 
 def test_finished_files_of_an_unfinished_model_are_not_fetched_again(server: Server, tmp_path: Path) -> None:

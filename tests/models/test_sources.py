@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ from lab.adapters import hub
 from lab.core.change import Action
 from lab.core.problem import Problems
 from lab.kinds.model import Model
-from tests.models import make
+from tests.models import make, offers
 from tests.models.doubles import Context, World
 from tests.models.lifecycle import apply, lock
 from tests.models.servers import Server, sha256
@@ -129,42 +127,9 @@ def test_only_pickles_is_a_problem_not_an_empty_model(server: Server, context: C
 def test_modelscope_speaks_its_own_protocol(server: Server, context: Context, tmp_path: Path) -> None:
     folder = tmp_path / "ms"
     make.safetensors(folder)
-    base = "/api/v1/models/org/tiny/repo"
-    files = [
-        {"Path": n, "Size": (folder / n).stat().st_size, "Sha256": h, "Type": "blob", "Revision": "abc"}
-        for n, h in hashes(folder).items()
-    ]
-    server.routes[f"{base}/files"] = {
-        "Code": 200,
-        "Data": {"Files": [*files, {"Path": "x", "Size": 0, "Type": "tree"}]},
-    }
-    plain = server.answer
-
-    def answer(h: object) -> None:
-        path = h.path  # type: ignore[attr-defined]
-        if path.startswith(f"{base}?"):
-            name = path.partition("FilePath=")[2].replace("%2F", "/")
-            assert "Revision=abc" in path
-            return server.blob(h, f"/{name}", (folder / name).read_bytes(), {})  # type: ignore[arg-type]
-        return plain(h)  # type: ignore[arg-type]
-
-    server.answer = answer  # type: ignore[method-assign]
-    model = Model.model_validate({"hub": "org/tiny", "endpoint": f"{server.url}/modelscope"})
+    model = Model.model_validate(offers.modelscope(server, folder)[0])
     lock(model, context, tmp_path)
     assert apply(model, context, tmp_path)["files"] == hashes(folder)
-
-
-def registry(server: Server, file: Path, base: str = "/v2/library/tiny") -> bytes:
-    data, template = file.read_bytes(), b"{{ .Prompt }}"
-    media = "application/vnd.ollama.image."
-    layers = [
-        {"mediaType": media + k, "digest": f"sha256:{sha256(d)}", "size": len(d)}
-        for k, d in (("model", data), ("template", template))
-    ]
-    manifest = json.dumps({"schemaVersion": 2, "layers": layers}).encode()
-    server.routes[f"{base}/manifests/q8"] = manifest
-    server.routes |= {f"{base}/blobs/sha256:{sha256(d)}": d for d in (data, template)}
-    return manifest
 
 
 def test_an_ollama_model_comes_from_the_registry_or_from_ollamas_own_folder(
@@ -172,8 +137,9 @@ def test_an_ollama_model_comes_from_the_registry_or_from_ollamas_own_folder(
 ) -> None:
     file = tmp_path / "tiny.gguf"
     params = make.gguf(file)
-    manifest = registry(server, file)
-    model = Model.model_validate({"ollama": "tiny:q8", "endpoint": server.url})
+    block, _ = offers.ollama(server, {"model": file.read_bytes(), "template": b"{{ .Prompt }}"})
+    manifest = server.routes["/v2/library/tiny/manifests/q8"]
+    model = Model.model_validate(block)
     found = lock(model, context, tmp_path)
     assert found["model"]["params"] == params
     assert apply(model, context, tmp_path)["files"]["model.gguf"] == sha256(file.read_bytes())
@@ -223,21 +189,8 @@ def test_a_git_repository_gives_one_commit_and_its_lfs_files(server: Server, con
     work = tmp_path / "work"
     make.safetensors(work)
     weights = (work / "model.safetensors").read_bytes()
-    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256(weights)}\nsize {len(weights)}\n"
-    (work / "model.safetensors").write_text(pointer)
-
-    def git(*words: str) -> str:
-        who = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main")
-        return subprocess.run(["git", *who, "-C", str(work), *words], check=True, capture_output=True, text=True).stdout
-
-    git("init", "-q")
-    git("add", "-A")
-    git("commit", "-qm", "one")
-    commit = git("rev-parse", "HEAD").strip()
-    held = work / f".git/lfs/objects/{sha256(weights)[:2]}/{sha256(weights)[2:4]}/{sha256(weights)}"
-    held.parent.mkdir(parents=True)
-    held.write_bytes(weights)
-    model = Model.model_validate({"git": f"file://{work}", "exclude": ["README.md"]})
+    block, commit = offers.repository(work)
+    model = Model.model_validate({**block, "exclude": ["README.md"]})
     assert lock(model, context, tmp_path)["commit"] == commit
     facts = apply(model, context, tmp_path, offline=True)
     assert facts["files"]["model.safetensors"] == sha256(weights)
