@@ -32,7 +32,7 @@ _promises = threading.Lock()
 def fetch(step: Fetch, stage: Stage) -> Facts:
     """Every file of the model is a blob (or linked to where it lies), and the view is in place."""
     root = Path(step.store)
-    store.stamp(root, str(step.provenance.get("lab", "")))
+    store.enter(root, str(step.provenance.get("lab", "")), stage.state)
     net = patience(step.network, stage.offline or step.local)
     items, learned = sources.items(step, stage)
     if not items:
@@ -45,7 +45,7 @@ def fetch(step: Fetch, stage: Stage) -> Facts:
 def keep(step: Keep, stage: Stage) -> Facts:
     """What was made in a folder is in the store under its hashes, and the folder is gone."""
     root, folder = Path(step.store), stage.scratch / step.folder
-    store.stamp(root, str(step.provenance.get("lab", "")))
+    store.enter(root, str(step.provenance.get("lab", "")), stage.state)
     if folder.is_file():
         made = {folder.resolve().name: folder}
     else:
@@ -72,7 +72,7 @@ def keep(step: Keep, stage: Stage) -> Facts:
 def move(step: MoveView, stage: Stage) -> Facts:
     """The new view stands, every byte verified on its way, and the old one is gone; twice is the same as once."""
     root, old = Path(step.store), Path(step.old)
-    store.stamp(root, str(step.provenance.get("lab", "")))
+    store.enter(root, str(step.provenance.get("lab", "")), stage.state)
     files = dict(step.files)
     for done, (name, sha256) in enumerate(files.items()):
         stage.check()

@@ -55,6 +55,21 @@ def stamp(store: Path, lab: str) -> None:
         ) from e
 
 
+def enter(store: Path, lab: str, state: Path) -> None:
+    """The store is there to be written; raises Problems where it was one when this lab last wrote there, and is none
+    now: an empty mount point looks like an empty folder."""
+    noted = state / "stores" / hashlib.sha256(os.fsencode(store)).hexdigest()[:16]
+    if noted.exists() and store.is_dir() and stamped(store) is None:
+        raise problem(
+            f"{store} is not the store it was",
+            why=f"its volume is not mounted, or {layout.PROVENANCE} was removed",
+            do=f"mount its volume; if it was emptied on purpose, remove {noted}",
+        )
+    stamp(store, lab)
+    noted.parent.mkdir(parents=True, exist_ok=True)
+    noted.touch()
+
+
 @contextlib.contextmanager
 def alone(folder: Path, *, shared: bool = False) -> Iterator[None]:
     """Nobody else is inside, in this process or another, but those who share it where we do."""
