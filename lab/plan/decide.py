@@ -104,7 +104,9 @@ def _wanted(address: Address, wanted: Wanted, record: Record | None, seen: Obser
     fields = _asked(wanted, record)
     same = record.digest == wanted.digest
     if record.pending:
-        if matches and not declaration.derived:
+        # Wanted facts may leave the files open: what was recorded of the same inputs says how they were.
+        damaged = same and bool(record.facts) and seen.new != record.facts
+        if matches and not declaration.derived and not damaged:
             return replace(base, action=Action.ADOPT, reason="an interrupted apply had finished it; it is recorded now")
         action = Action.CREATE if not record.facts else _kind_of_change(declaration, fields)
         return replace(base, action=action, reason="an apply that did not finish it continues", fields=fields)

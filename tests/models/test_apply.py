@@ -34,6 +34,22 @@ def test_finished_files_of_an_unfinished_model_are_not_fetched_again(server: Ser
     assert len(server.gets("f2.txt")) == 2
 
 
+def test_damage_is_not_taken_for_what_a_failed_apply_had_finished(server: Server, tmp_path: Path) -> None:
+    """Of a model without declared hashes: what was recorded says how it was, also after a repair that failed."""
+    lab = Folder(tmp_path / "lab")
+    (server.root / "m.txt").write_bytes(b"m" * 1000)
+    lab.declare("m", url=f"{server.url}/m.txt")
+    lab.ok("apply", "--yes")
+    (blob,) = lab.store.glob("blobs/sha256/*/*")
+    blob.chmod(0o644)
+    blob.write_bytes(b"spoiled" + b"m" * 993)
+    server.faults["m.txt"] = ["error:404"]
+    assert lab.run("apply", "--yes")[0] == 1
+    lab.ok("apply", "--yes")
+    assert blob.read_bytes() == b"m" * 1000
+    assert "No changes" in lab.ok("plan")
+
+
 def test_a_full_disk_is_told_before_a_byte_is_fetched_and_again_when_it_fills_up(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
