@@ -51,12 +51,14 @@ class Connection:
             self._mark = self._marked()
 
     def _lock(self, patience: float = 0) -> None:
-        until = time.monotonic() + patience
+        now = time.monotonic()
+        until, gone = now + patience, now + 2
         while not self._db.execute("SELECT pg_try_advisory_lock(%s)", (self._server.key,)).fetchone()[0]:
-            if time.monotonic() < until:
+            found = self._holder()
+            # A lock that nobody holds was given back a moment ago.
+            if time.monotonic() < (until if found else gone):
                 time.sleep(0.1)
                 continue
-            found = self._holder()
             self._db.close()
             who, since, pid = found or ("another lab", "a time unknown", "PID")
             raise problem(
@@ -241,7 +243,10 @@ class Connection:
             self.end()
 
     def end(self) -> None:
-        """The connection ends, and its lock with it."""
+        """The lock is given back and the connection ends; without a word, the server would notice when it likes."""
+        with contextlib.suppress(self._server.driver.Error):
+            if self._writing:
+                self._db.execute("SELECT pg_advisory_unlock(%s)", (self._server.key,))
         with contextlib.suppress(self._server.driver.Error):
             self._db.close()
 

@@ -11,7 +11,7 @@ from lab.core.problem import Problems, problem
 from lab.core.step import Cancelled, Stage
 from lab.core.steps_runs import Execute
 from lab.core.units import duration
-from lab.runs.folder import ACTIVE, RunFolder, alive, new_id
+from lab.runs.folder import ACTIVE, RunFolder, alive, new_id, tidy
 from lab.runs.run import Handle
 
 TELL = 10.0
@@ -33,9 +33,11 @@ def execute(step: Execute, stage: Stage) -> Facts:
         stage.say(f"run {handle.id}")
     result = wait(handle, stage)
     if result["state"] != "finished":
+        _swept(handle.folder, stage)
         raise failed(step.name, handle.folder, result)
     afterwards(handle.folder)
     experiments.settle(handle.folder)
+    _swept(handle.folder, stage)
     return {"run": handle.id, "state": result["state"], "metrics": result["metrics"]}
 
 
@@ -106,6 +108,12 @@ def afterwards(folder: RunFolder, seconds: float = 120.0) -> None:
         time.sleep(0.005)
     if wrong := folder.read("after.json").get("wrong"):
         raise problem(f"the run {folder.id} finished, but what follows it failed", why="; ".join(wrong))
+
+
+def _swept(folder: RunFolder, stage: Stage) -> None:
+    """What a supervisor that was killed had begun to write is gone."""
+    for place in (folder.path, stage.state / "experiments"):
+        tidy(place)
 
 
 def failed(name: str, folder: RunFolder, result: Facts) -> Problems:

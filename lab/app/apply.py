@@ -38,6 +38,7 @@ from lab.declare.stage import asked
 from lab.ledger import generations
 from lab.ledger.ledger import Ledger
 from lab.plan.plan import FORMAT, Plan
+from lab.runs.folder import tidy
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,10 @@ def _carry_out(lab: Lab, ledger: Ledger, found: Plan, verb: str, without: Sequen
 
 
 def _sweep(lab: Lab) -> None:
-    """What a killed apply left in the stores is gone."""
+    """What a killed apply left in the stores is gone, and what a killed supervisor left beside a result."""
+    for address, record in lab.records.items():
+        if address.kind == "experiment" and (run := record.facts.get("run")):
+            tidy(lab.state / "runs" / str(run))
     if lab.store.is_dir():
         from lab.app import gc
 

@@ -153,12 +153,8 @@ def tidy(folder: Path) -> None:
     """What `put` had begun there in processes that are no more is gone."""
     for path in folder.glob(".*.lab-tmp"):
         pid = path.name.split(".")[-3]
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
+        if pid.isdigit() and _start(int(pid)) is None:
             path.unlink(missing_ok=True)
-        except (ValueError, PermissionError):
-            pass
 
 
 def boot() -> str:

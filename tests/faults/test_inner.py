@@ -14,11 +14,11 @@ ALL = os.environ.get("LAB_FAULTS") == "all"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "who"), [("quantization", "child")])
+@pytest.mark.parametrize(("kind", "who"), [("quantization", "child"), ("experiment", "supervisor")])
 def test_killed_before_each_of_its_own_effects(
     quick: Path, zygote: Zygote, bench: dict[str, Deed], kind: str, who: str
 ) -> None:
-    """The child that converts and quantizes; one in three, all with LAB_FAULTS=all."""
+    """The child that converts and quantizes, and a run's supervisor; one in three, all with LAB_FAULTS=all."""
     campaign = Campaign(quick, bench[kind], zygote)
     lines = [x for x in campaign.inner if x["inner"] == who]
     assert len(lines) > 5
