@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -43,12 +43,16 @@ def select(plan: Plan, only: Sequence[str] = (), exclude: Sequence[str] = ()) ->
 def matching(patterns: Sequence[str], known: Sequence[Address]) -> set[Address]:
     """The addresses that any pattern names; a pattern that names none is a Problem. Pure."""
     found: set[Address] = set()
+    below: dict[str, list[Address]] = {}
+    for address in known:
+        for name in _names(address):
+            below.setdefault(name, []).append(address)
     for pattern in patterns:
-        hits = {a for a in known if _hits(pattern, a)}
+        hits = below.get(pattern) or [a for a in known if fnmatchcase(a, pattern)]
         if not hits:
             hint = did_you_mean(pattern, known)
             raise problem(f"no resource matches `{pattern}`{hint}", do="see `lab status` for all addresses")
-        found |= hits
+        found.update(hits)
     return found
 
 
@@ -58,9 +62,10 @@ def _selected(address: Address, only: Sequence[str], exclude: Sequence[str]) -> 
 
 
 def _hits(pattern: str, address: Address) -> bool:
-    return (
-        address == pattern
-        or address.kind == pattern
-        or address.startswith(f"{pattern}.")
-        or fnmatchcase(address, pattern)
-    )
+    return pattern in _names(address) or fnmatchcase(address, pattern)
+
+
+def _names(address: Address) -> Iterator[str]:
+    """What names it without a glob: its kind, the address of its ladder, its own."""
+    parts = address.split(".")
+    return (".".join(parts[:n]) for n in range(1, len(parts) + 1))
