@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -202,6 +203,7 @@ def write(request: dict[str, Any]) -> dict[str, Any]:
         staged = Path(folder, "conda-lock.yml")
         write_conda_lock_file(lock, staged, metadata_choices=set())
         body = staged.read_text()
+        shutil.rmtree(repository.base_path, ignore_errors=True)  # conda-lock waits with that until this process ends
     for path, content in (
         (source_path, text),
         (target.with_name(f"{request['name']}.virtual-packages.yml"), virtual),

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,15 @@ def test_all_platforms_at_once_with_their_virtual_packages(tmp_path: Path, built
     assert lock["virtual_packages"]["osx-arm64"]["__osx"] == "15.1"
     filled = envlock.lock(LockEnv("three", asked, osx="26.1"), stage)
     assert packages(filled, "osx-arm64")["labmetal"] == "0.31.0"
+
+
+def test_locking_leaves_no_folder_behind(tmp_path: Path, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """conda-lock keeps its virtual packages in a folder until its process ends, however that ends."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    envlock.lock(LockEnv("one", spec(built, "labprefix")), Stage(tmp_path))
+    assert not list(temporary.glob("conda-lock-*"))
 
 
 def test_relocking_moves_only_what_must_move(tmp_path: Path, built: Path) -> None:
