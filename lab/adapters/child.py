@@ -22,6 +22,7 @@ from typing import IO, Any, Protocol
 
 from lab.core.facts import Facts
 from lab.core.problem import Problem, Problems, problem
+from lab.runs.outcome import oom_kills
 
 
 class Progress(Protocol):
@@ -59,7 +60,7 @@ def run(
         )
     assert process.stdin
     assert process.stdout
-    promised, stopped = int(getattr(watch, "promised", 0)), ""
+    promised, stopped, kills = int(getattr(watch, "promised", 0)), "", oom_kills()
     try:
         process.stdin.write(json.dumps(args).encode() + b"\n")
         process.stdin.flush()
@@ -79,6 +80,12 @@ def run(
         stop(process)
     if stopped:
         raise problem(f"{what} was stopped before the machine would swap", why=stopped, do="close other programs")
+    if code == -signal.SIGKILL and oom_kills() > kills:
+        raise problem(
+            f"{what} ran out of memory",
+            why="the system ended it: the memory that Lab may use here was full",
+            do="close other programs, or give Lab a larger share; what was finished is kept",
+        )
     if code or result is None:
         cause = f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"it ended with status {code}"
         raise problem(f"{what} did not finish", why=f"{cause}: {tail(log)}", do=f"see {log}; then run it again")

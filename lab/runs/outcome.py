@@ -93,8 +93,16 @@ def _known(code: int | None) -> str:
 
 def oom_kills() -> int:
     """How often our control group has had something killed for memory; 0 on systems that do not tell. Reads."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        group = Path("/proc/self/cgroup").read_text().strip().rpartition(":")[2].lstrip("/")
-        events = Path("/sys/fs/cgroup", group, "memory.events").read_text().split()
-        return int(events[events.index("oom_kill") + 1])
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            # Version 2 has one tree and names no controller; version 1 has a tree of memory's own.
+            if not controllers:
+                told = Path(f"/sys/fs/cgroup{group}/memory.events")
+            elif "memory" in controllers.split(","):
+                told = Path(f"/sys/fs/cgroup/memory{group}/memory.oom_control")
+            else:
+                continue
+            if told.exists():
+                return int(dict(pair.split() for pair in told.read_text().splitlines())["oom_kill"])
     return 0
