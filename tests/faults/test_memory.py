@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -42,6 +43,9 @@ def little() -> Iterator[Callable[[], None]]:
     except OSError:
         pytest.skip("no control group can be made here")
     yield lambda: (group / "cgroup.procs").write_text(str(os.getpid())) and None
+    until = time.monotonic() + 20
+    while (group / "cgroup.procs").read_text() and time.monotonic() < until:
+        time.sleep(0.05)
     group.rmdir()
 
 
