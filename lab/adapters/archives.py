@@ -37,8 +37,8 @@ def folder(state: Path) -> Path:
 
 
 def find(state: Path, url: str, sha256: str) -> str:
-    """The URL of the archive on this machine; the given one where it is not here."""
-    if not sha256:
+    """The URL of the archive on this machine; the given one where it is not here. A pin has none."""
+    if not (url and sha256):
         return url
     here = folder(state) / Archive(url, sha256).name
     return here.as_uri() if here.is_file() else url
