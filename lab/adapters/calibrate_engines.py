@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,16 @@ Run = Callable[[Architecture, str, int], tuple[float, float]]
 
 def llama_cpp(folder: Path) -> Run:
     """llama.cpp through its Python library's low-level calls; models of random weights are written to `folder`."""
-    import ctypes
     import os
 
     import llama_cpp as lib
 
     from lab.adapters import gguf_random
 
-    quiet = lib.llama_log_callback(lambda *_: None)
     threads = max(1, os.cpu_count() or 1)
 
     def run(arch: Architecture, kind: str, prompt: int) -> tuple[float, float]:
-        lib.llama_log_set(quiet, ctypes.c_void_p(0))  # here, so that the callback lives as long as `run` does
+        lib.llama_log_set(_silence(), None)
         path = folder / "random.gguf"
         gguf_random.write(path, arch, kind)
         model = lib.llama_model_load_from_file(str(path).encode(), lib.llama_model_default_params())
@@ -63,6 +62,14 @@ def llama_cpp(folder: Path) -> Run:
             path.unlink()
 
     return run
+
+
+@cache
+def _silence() -> Any:
+    """Where llama.cpp's log goes: called whenever it has a word to say, so it lives as long as the process."""
+    import llama_cpp
+
+    return llama_cpp.llama_log_callback(lambda *_: None)
 
 
 def _decode(lib: Any, context: Any, count: int) -> None:
@@ -82,8 +89,7 @@ def quantizing(folder: Path) -> float:
 
     from lab.adapters import gguf_random
 
-    quiet = lib.llama_log_callback(lambda *_: None)
-    lib.llama_log_set(quiet, ctypes.c_void_p(0))
+    lib.llama_log_set(_silence(), None)
     source, out = folder / "random.gguf", folder / "quantized.gguf"
     gguf_random.write(source, PLAIN, "F16")
     params = lib.llama_model_quantize_default_params()

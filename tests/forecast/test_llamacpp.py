@@ -53,6 +53,9 @@ SHAPES = {
 }  # fmt: skip
 
 
+SILENCE = llama.llama_log_callback(lambda *_: None)
+
+
 class Engine:
     """llama.cpp with its log kept."""
 
@@ -75,7 +78,7 @@ class Engine:
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
     yield Engine()
-    llama.llama_log_set(llama.llama_log_callback(lambda *_: None), None)
+    llama.llama_log_set(SILENCE, None)
 
 
 @pytest.mark.parametrize("name", SHAPES)
