@@ -25,9 +25,9 @@ class Archive:
     @property
     def name(self) -> str:
         """Its place among the archives: hash, folder and file name, as installers read them from a URL."""
-        parts = unquote(urlsplit(self.url).path).split("/")[-2:]
-        if not re.fullmatch("[0-9a-f]{64}", self.sha256) or {"", ".", ".."} & set(parts):
-            raise problem(f"the lock names an archive {parts[-1]!r} that can be none", do="lock it again")
+        parts = [part for part in unquote(urlsplit(self.url).path).split("/") if part][-2:]
+        if not re.fullmatch("[0-9a-f]{64}", self.sha256) or not parts or {".", ".."} & set(parts):
+            raise problem(f"the lock names an archive {'/'.join(parts)!r} that can be none", do="lock it again")
         return f"{self.sha256}/{'/'.join(parts)}"
 
 

@@ -57,9 +57,10 @@ def stamp(store: Path, lab: str) -> None:
 
 def enter(store: Path, lab: str, state: Path) -> None:
     """The store is there to be written; raises Problems where it was one when this lab last wrote there, and is none
-    now: an empty mount point looks like an empty folder."""
+    now: an empty mount point looks like an empty folder. What a restore has put there is a store again."""
     noted = state / "stores" / hashlib.sha256(os.fsencode(store)).hexdigest()[:16]
-    if noted.exists() and store.is_dir() and stamped(store) is None:
+    gone = noted.exists() and store.is_dir() and stamped(store) is None
+    if gone and not any(p.is_file() for p in (store / "blobs").rglob("*")):
         raise problem(
             f"{store} is not the store it was",
             why=f"its volume is not mounted, or {layout.PROVENANCE} was removed",

@@ -18,9 +18,9 @@ NEEDS = (
     r"-m lab ",
     r"lab/runs/.*supervise|lab\.runs\.supervise",
     r"use\.py|lab\.sdk\.call",
-    r"^git\b.*\bfetch\b|git-remote-http|git remote-http",
+    r"^git\b.*\bfetch\b|git-remote-http|git remote-http|^\S*/git-core/git\b",
 )
-"""Whose environment may hold a secret: Lab itself, a run that declares it, its supervisor's program, git's fetch."""
+"""Whose environment may hold a secret: Lab itself, a run that declares it, its supervisor's program, git's fetch, whole."""
 
 
 def forms(secret: str) -> list[bytes]:

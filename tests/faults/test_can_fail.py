@@ -25,7 +25,7 @@ CAMPAIGNS = [
 ]
 """Guard, deed, boundary, fault, whether all is destroyed then, and what the campaign says."""
 
-HEAVY = [("no_journal", "quantization", "a finished step was repeated"), ("no_pointer", "experiment", "state/runs")]
+HEAVY = [("no_pointer", "experiment", "state/runs")]
 """Guard, the kind whose apply is killed around its steps, and what the campaign says."""
 
 TESTS = {
