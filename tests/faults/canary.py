@@ -20,7 +20,7 @@ NEEDS = (
     r"use\.py|lab\.sdk\.call",
     r"^git\b.*\bfetch\b|git-remote-http|git remote-http|^\S*/git-core/git\b",
 )
-"""Whose environment may hold a secret: Lab itself, a run that declares it, its supervisor's program, git's fetch, whole."""
+"""Whose environment may hold a secret: Lab, a run that declares it, its supervisor's program, the parts of a fetch."""
 
 
 def forms(secret: str) -> list[bytes]:
