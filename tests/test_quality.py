@@ -20,6 +20,17 @@ PAGE = (REPO / "docs/performance.md").read_text()
 BLOCKS = dict(re.findall(r"<!-- (\w+) -->\n(.*?)<!-- /\1 -->", PAGE, re.DOTALL))
 
 
+def test_no_module_has_outgrown_the_house_rule() -> None:
+    """None over 400 lines, tests and benchmarks too."""
+    long = {
+        str(f.relative_to(REPO)): n
+        for top in ("lab", "tests")
+        for f in (REPO / top).rglob("*.py")
+        if (n := len(f.read_text().splitlines())) > 400
+    }
+    assert not long
+
+
 @pytest.mark.parametrize("script", sorted(p.name for p in (REPO / "tests/benchmarks").glob("bench_*.py")))
 def test_a_benchmark_that_keeps_figures_has_kept_them(script: str) -> None:
     """Every block that a script writes is in the page, stamped, with figures, and says how to have them again."""

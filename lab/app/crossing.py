@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from lab.app.lab import Lab
 from lab.core.address import Address
 from lab.core.change import Action
-from lab.core.problem import Problem, Problems
+from lab.core.problem import Problem, Problems, Unknown
 from lab.core.record import Record
 from lab.plan.plan import Plan
 
@@ -36,7 +36,7 @@ def _claims(lab: Lab, stage: str, records: Mapping[Address, Record], kinds: set[
     for address, record in records.items():
         if address.kind in kinds:
             # A record this Lab cannot revive, or whose references are gone, holds no place that could be told.
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Unknown, Problems, LookupError):
                 declaration = lab.revive(record)
                 context = lab.declared.context_in(stage, address)
                 out |= dict.fromkeys(declaration.claims(context), address)

@@ -259,8 +259,7 @@ class Experiment(Declaration):
 
     def memory(self) -> int | None:
         """Bytes it may use. Pure."""
-        value = self.resources.get("memory")
-        return parse_size(value) if isinstance(value, str) else value
+        return parse_size(said) if isinstance(said := self.resources.get("memory"), str) else said
 
     def cards(self) -> int:
         """How many cards it is given. Pure."""

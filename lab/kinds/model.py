@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from lab.core import layout, views
 from lab.core.address import Address
@@ -18,6 +18,7 @@ from lab.core.change import Action, Change
 from lab.core.facts import Facts
 from lab.core.forecast import Estimate, Forecast
 from lab.core.kind import Context, Declaration, RefTo
+from lab.core.remote import RemoteFile
 from lab.core.secret import Place, Secret
 from lab.core.stages import folder
 from lab.core.step import Step
@@ -34,19 +35,6 @@ SEEN = ("view", "source", "files", "model", "license")
 """What of a view's provenance is a fact of the resource."""
 SAID = ("commit", "manifest", "tag", "license", "gated")
 """What a source says of a model beside its files."""
-
-
-class RemoteFile(BaseModel):
-    """One file behind a URL."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    url: Place = Field(pattern="^(https?|file)://")
-    """Where it is: http, https or file."""
-    sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
-    """The hash it must have."""
-    size: int | None = Field(None, ge=0)
-    """Its bytes, where known."""
 
 
 class Model(Declaration):

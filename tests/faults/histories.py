@@ -12,23 +12,21 @@ import hashlib
 import io
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
 
 from lab.cli.main import main
 from lab.core.problem import Problems
 from lab.ledger.ledger import Ledger
 from lab.ledger.sqlite import File
 from tests.faults import hook
+from tests.faults.machine import InAFolder
 from tests.faults.variants import VARIANTS, sources, weights
-from tests.labs import Ran, TestLab
+from tests.labs import Ran
 
 HEAVY = os.environ.get("LAB_HISTORIES") == "heavy"
 PATHS = ("p", "q", "deep/r", "deep/er/s")
@@ -37,14 +35,11 @@ HOWS = ("flip", "shorten", "delete", "link", "chmod", "foreign")
 Conf = dict[str, dict[str, Any]]
 
 
-class Histories(RuleBasedStateMachine):
+class Histories(InAFolder):
     """What is declared is kept beside the lab; after each good apply the machine is exactly that."""
 
     def __init__(self) -> None:
         super().__init__()
-        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        self.top = Path(tempfile.mkdtemp(prefix="lab-history-", dir=memory))
-        self.lab = TestLab.make(self.top / "lab")
         self.lab.write("conf/profile/small.yaml", SMALL)
         self.lab.write("conf/profile/all.yaml", "# @package _global_\n")
         self._head()
@@ -57,9 +52,6 @@ class Histories(RuleBasedStateMachine):
         """Whether another profile has applied a file: what this one drops may stay as that one's."""
         self.finished: set[str] = set()
         """What a killed apply had recorded as done, and nobody has touched or declared otherwise since."""
-
-    def teardown(self) -> None:
-        shutil.rmtree(self.top, ignore_errors=True)
 
     # --- declaring -------------------------------------------------------------------------------------------------
 

@@ -26,20 +26,27 @@ MODES = st.sampled_from(["0644", "0600"])
 Block = tuple[str, str, str]
 
 
-class Machine(RuleBasedStateMachine):
-    """What is declared is kept beside the lab; after each good apply the world is exactly that."""
+class InAFolder(RuleBasedStateMachine):
+    """A machine with a lab in a folder of its own, in memory where there is such a place."""
 
     def __init__(self) -> None:
         super().__init__()
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self.top = Path(tempfile.mkdtemp(prefix="lab-machine-", dir=memory))
         self.lab = TestLab.make(self.top / "lab")
-        self.conf: dict[str, Block] = {}
-        self.then: dict[int, dict[str, Block]] = {}
-        self.clean = False
 
     def teardown(self) -> None:
         shutil.rmtree(self.top, ignore_errors=True)
+
+
+class Machine(InAFolder):
+    """What is declared is kept beside the lab; after each good apply the world is exactly that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conf: dict[str, Block] = {}
+        self.then: dict[int, dict[str, Block]] = {}
+        self.clean = False
 
     # --- what people do ----------------------------------------------------------------------------------------
 
