@@ -299,13 +299,13 @@ class Supervisor:
         assert self.child is not None
         assert self.child.stdout is not None
         lines = {line for s in self.secrets.values() for line in (s, *s.splitlines()) if line.strip()}
-        masked = [s.encode() for s in sorted(lines, key=len, reverse=True)]
+        hidden = [s.encode() for s in sorted(lines, key=len, reverse=True)]
         patterns = [(n, re.compile(p.encode())) for n, p in self.spec.get("patterns", {}).items()]
         # A later attempt goes on where the one before ended: the last value is the last attempt's.
         seen = {n: self._steps().get(n, 0) for n, _ in patterns}
         for raw in self.child.stdout:
             line = raw
-            for secret in masked:
+            for secret in hidden:
                 line = line.replace(secret, b"***")
             with contextlib.suppress(OSError):
                 log.write(line)
