@@ -85,6 +85,8 @@ class Watch(threading.Thread):
             environ = (process / "environ").read_bytes()
         except OSError:
             return
+        if not words:
+            return  # it is ending, or becoming another program: what it was has been looked at, what it will be is not yet
         line = words.replace(b"\0", b" ").decode(errors="replace")
         for secret in self.secrets:
             if secret.encode() in words:

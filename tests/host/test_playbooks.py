@@ -23,11 +23,11 @@ def test_ansible_lint_finds_nothing(tmp_path: Path) -> None:
     shutil.copytree(PLAYBOOKS, copy)
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1"}
     words = ["ansible-lint", "--offline", "-q", "--nocolor"]
-    done = subprocess.run(words, cwd=copy, env=env, capture_output=True, text=True)
+    done = subprocess.run(words, cwd=copy, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     task = copy / "roles/guest/tasks/main.yml"
     task.write_text(task.read_text() + "- shell: ls\n")
-    assert subprocess.run(words, cwd=copy, env=env, capture_output=True).returncode != 0
+    assert subprocess.run(words, cwd=copy, env=env, stdin=subprocess.DEVNULL, capture_output=True).returncode != 0
 
 
 @pytest.mark.parametrize(
