@@ -86,7 +86,7 @@ class Watch(threading.Thread):
         except OSError:
             return
         if not words:
-            return  # it is ending, or becoming another program: what it was has been looked at, what it will be is not yet
+            return  # it is ending, or between two programs: it has no name to judge by
         line = words.replace(b"\0", b" ").decode(errors="replace")
         for secret in self.secrets:
             if secret.encode() in words:
