@@ -62,8 +62,9 @@ def run(
     assert process.stdout
     promised, stopped, kills = int(getattr(watch, "promised", 0)), "", oom_kills()
     try:
-        process.stdin.write(json.dumps(args).encode() + b"\n")
-        process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # It ended before it could be asked: how, is told below.
+            process.stdin.write(json.dumps(args).encode() + b"\n")
+            process.stdin.flush()
         result = None
         with _guarded(process.pid, promised) as seen:
             for message in messages(process.stdout, watch):
@@ -151,7 +152,7 @@ def paths() -> list[str]:
 
 
 def messages(pipe: IO[bytes], watch: Watcher | None) -> Iterator[dict[str, Any]]:
-    """A child's JSON lines as they come; the wish to stop is heard between them."""
+    """A child's JSON lines as they come, without what else it printed; the wish to stop is heard between them."""
     pending = b""
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
@@ -164,7 +165,10 @@ def messages(pipe: IO[bytes], watch: Watcher | None) -> Iterator[dict[str, Any]]
             if not data:
                 return
             *lines, pending = (pending + data).split(b"\n")
-            yield from (json.loads(line) for line in lines if line.strip())
+            for line in lines:
+                with contextlib.suppress(ValueError):
+                    if isinstance(message := json.loads(line), dict):
+                        yield message
 
 
 def _work(target: str) -> int:

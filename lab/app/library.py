@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import hashlib
 import io
@@ -9,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tarfile
 from collections.abc import Callable, Mapping
@@ -236,10 +238,15 @@ def _pack(
                         f"{file['name']} is damaged in the store", why=f"at {place}", do="run `lab apply` first"
                     )
     finally:
-        if sink is not out:
-            sink.close()
-        if process is not None and process.wait():
-            raise problem("zstd failed", do="see what it printed above, or name the archive .tar.gz")
+        with contextlib.suppress(BrokenPipeError):  # what was to read it ended: its status tells
+            if sink is not out:
+                sink.close()
+        if process is not None and (code := process.wait()):
+            raise problem(
+                "zstd failed",
+                why=f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"it ended with status {code}",
+                do="see what it printed above, or name the archive .tar.gz",
+            )
 
 
 def _member(tar: tarfile.TarFile, name: str, file: Any, size: int) -> None:

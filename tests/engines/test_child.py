@@ -80,6 +80,21 @@ def test_a_crash_is_a_problem_that_names_the_signal_and_the_last_words(tmp_path:
     assert "about to fall" in str(e.value)
 
 
+def test_a_child_that_ended_before_it_was_asked_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = subprocess.Popen
+
+    def killed(*args: Any, **more: Any) -> Any:
+        process = started(*args, **more)
+        process.kill()
+        process.wait()
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", killed)
+    with pytest.raises(Problems, match="the work did not finish") as e:
+        _run("add", tmp_path, a=1, b=2)
+    assert "SIGKILL" in str(e.value)
+
+
 def test_its_problem_is_ours(tmp_path: Path) -> None:
     with pytest.raises(Problems) as e:
         _run("refuse", tmp_path)
@@ -99,6 +114,14 @@ def test_when_asked_to_stop_nothing_is_left_running(tmp_path: Path) -> None:
     with pytest.raises(Cancelled):
         _run("hold", tmp_path, watch, note=str(tmp_path / "pid"))
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+
+
+def test_what_a_program_prints_beside_its_messages_is_passed_over() -> None:
+    read, write = os.pipe()
+    os.write(write, b'loading...\n[1]\n"x"\n\xff\n{"facts": {}}\n{"progress"')
+    os.close(write)
+    with open(read, "rb") as pipe:
+        assert list(child.messages(pipe, None)) == [{"facts": {}}]
 
 
 def test_it_ends_when_its_parent_is_killed(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Proves S2-3.6-4.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -56,6 +57,22 @@ def test_an_archive_unpacks_in_an_empty_folder_and_generates(
     other.declare("again", path=str(out), place="copy")
     other.ok("apply", "--yes")
     assert _text(other.store / "models/again/original") == before
+
+
+@pytest.mark.parametrize(("ends", "why"), [("exit 3", "status 3"), ("kill -9 $$", "SIGKILL")])
+def test_a_zstd_that_ends_early_is_told_and_nothing_is_left(
+    ends: str, why: str, tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Folder(tmp_path / "lab")
+    lab.declare("tiny", path=str(tiny))
+    lab.ok("apply", "--yes")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/zstd").write_text(f"#!/bin/sh\n{ends}\n")
+    (tmp_path / "bin/zstd").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    code, text = lab.run("models", "export", "tiny", str(tmp_path / "m.tar.zst"))
+    assert (code, "zstd failed" in text, why in text) == (1, True, True), text
+    assert not [p for p in tmp_path.iterdir() if "m.tar" in p.name]
 
 
 def test_without_zstd_an_archive_that_says_zst_is_refused(
