@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.declare.conf import known_kinds
 from tests.labs import REPO, Ran, TestLab
 
 MISSPELT = {
@@ -102,3 +105,33 @@ def test_the_wheel_carries_playbooks_and_recipes(tmp_path: Path) -> None:
         )
         assert ran.returncode == 0, ran.stderr
     assert "4 to create" in ran.stdout
+
+
+def test_brought_up_in_four_steps_it_is_the_lab_that_one_apply_makes(tmp_path: Path) -> None:
+    """The tutorial's four commands name each kind once at most, and end where one apply ends (S0-9.3-1)."""
+    said = (REPO / "docs/tutorials/your-mac.md").read_text().partition("## 7.")[2]
+    steps = [re.findall(r"--only (\w+)", line) for line in re.findall(r"^lab apply.*$", said, re.M)]
+    named = [kind for step in steps for kind in step]
+    assert (len(steps), steps[-1], len(named)) == (4, [], len(set(named)))
+    assert {*named, "maintenance"} == set(known_kinds())
+    files = {
+        "file/a": "path: ROOT/out/a\ncontent: a\nneeds: [dataset.d]\n",
+        "model/m": "path: ROOT/out/weights\nplace: copy\n",
+        "dataset/d": "path: ROOT/out/rows\n",
+        "experiment/e": "command: 'cat ${dataset.d.path}/rows.csv'\n",
+        "maintenance/m": 'window: ""\n',
+    }
+    words = [[f"--only={kind}" for kind in step if f"{kind}/" in " ".join(files)] for step in steps]
+    ends = []
+    for name, applies in (("one", [[]]), ("four", words)):
+        lab = TestLab.make(tmp_path / "lab", files)
+        lab.write("out/rows/rows.csv", "a,b\n1,2\n")
+        lab.write("out/weights/notes.txt", "weights")
+        for only in applies:
+            ran = lab("apply", "--yes", *only)
+            assert ran.code == 0, ran.out + ran.err
+        assert lab("plan", "--detailed-exitcode").code == 0
+        ends.append({one["address"]: one["digest"] for one in json.loads(lab("state", "list", "--json").out)})
+        lab.root.rename(tmp_path / name)
+    assert ends[0] == ends[1]
+    assert len(ends[0]) == len(files)
