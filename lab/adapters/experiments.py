@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -225,6 +226,7 @@ def clone(source: Mapping[str, Any], folder: Path) -> Path:
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
         fresh = folder / "code.new"
+        shutil.rmtree(fresh, ignore_errors=True)  # What a killed clone left: git clones into nothing else.
         ref = str(source.get("ref") or "HEAD")
         get = ["clone", "--quiet", str(source["git"]), str(fresh)]
         for args in (get, ["-C", str(fresh), "checkout", "--quiet", "--detach", ref]):

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
+import tempfile
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,12 +35,15 @@ def items(step: Fetch | Resolve, stage: Stage) -> tuple[list[Item], Mapping[str,
     elif not local and stage.offline:
         raise problem(f"offline: {url} is not asked", do="set `offline: false`")
     token = stage.secret(step.token) if step.token else ""
-    tree = stage.scratch / "git"
-    _git(tree, "init", "-q", str(tree))
-    _git(tree, "-C", str(tree), "fetch", "-q", "--depth", "1", "--", url, revision, sent=_sent(url, token))
-    commit = _git(tree, "-C", str(tree), "rev-parse", "FETCH_HEAD").strip()
-    _git(tree, "-C", str(tree), "-c", "advice.detachedHead=false", "checkout", "-q", "--force", commit)
-    names = _git(tree, "-C", str(tree), "ls-files", "-z").split("\0")
+    for left in stage.scratch.glob("git-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    # A folder of its own: a git that outlived a killed apply keeps its locks, and may be at work yet.
+    tree = Path(tempfile.mkdtemp(prefix="git-", dir=stage.scratch))
+    _git("init", "-q", str(tree))
+    _git("-C", str(tree), "fetch", "-q", "--depth", "1", "--", url, revision, sent=_sent(url, token))
+    commit = _git("-C", str(tree), "rev-parse", "FETCH_HEAD").strip()
+    _git("-C", str(tree), "-c", "advice.detachedHead=false", "checkout", "-q", "--force", commit)
+    names = _git("-C", str(tree), "ls-files", "-z").split("\0")
     chosen = hub.choose([n for n in names if n], step.source, getattr(step, "allow_pickle", False))
     found, kept = [], {}
     for name in sorted(chosen):
@@ -111,7 +116,7 @@ def _sent(url: str, token: str) -> dict[str, str]:
     }
 
 
-def _git(tree: Path, *words: str, sent: Mapping[str, str] | None = None) -> str:
+def _git(*words: str, sent: Mapping[str, str] | None = None) -> str:
     env = {
         **os.environ,
         "GIT_TERMINAL_PROMPT": "0",
@@ -121,7 +126,6 @@ def _git(tree: Path, *words: str, sent: Mapping[str, str] | None = None) -> str:
         "LC_ALL": "C",
         **(sent or {}),
     }
-    tree.mkdir(parents=True, exist_ok=True)
     try:
         done = subprocess.run(["git", *words], env=env, capture_output=True, text=True, timeout=3600, check=False)
     except FileNotFoundError as e:
