@@ -13,9 +13,9 @@ from typing import IO, Any, NoReturn
 
 from lab import __version__
 from lab.cli import _stage
+from lab.cli._streams import steady
 from lab.core import masking
 from lab.core.language import t, use
-from lab.core.masking import masked
 from lab.core.problem import Problems, did_you_mean, problem
 
 _GROUPS = (
@@ -184,35 +184,6 @@ def _open(args: argparse.Namespace, stage: Sequence[str] = ()) -> Any:
     return Lab.find(Path(args.folder), overrides, tell)
 
 
-class _Steady:
-    """A stream whose reader may leave (`| head`): what is said to nobody is dropped, and the work goes on.
-
-    No secret's value goes through it, whoever says it: a tool's own words, a traceback.
-    """
-
-    def __init__(self, out: IO[str]) -> None:
-        self._out = out
-
-    def write(self, text: str) -> int:
-        try:
-            return self._out.write(masked(text))
-        except BrokenPipeError:
-            self._drop()
-            return len(text)
-
-    def flush(self) -> None:
-        try:
-            self._out.flush()
-        except BrokenPipeError:
-            self._drop()
-
-    def _drop(self) -> None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._out, name)
-
-
 def run() -> NoReturn:
     """The entry point `lab`."""
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
@@ -224,9 +195,7 @@ def run() -> NoReturn:
         or os.environ.get("LANG", "")
     )
     masking.alone = True
-    out: Any = _Steady(sys.stdout)
-    err: Any = _Steady(sys.stderr)
-    sys.stdout, sys.stderr = out, err
+    sys.stdout, sys.stderr = out, err = steady()
     try:
         code = main(sys.argv[1:], out, err)
         sys.stdout.flush()
@@ -255,7 +224,7 @@ def run() -> NoReturn:
 
 
 def _tell(e: Problems, argv: Sequence[str]) -> None:
-    if "--json" in argv:
+    if "--json" in argv and not getattr(sys.stdout, "lost", False):
         import json
 
         print(json.dumps({"format": 1, "problems": [p.to_json() for p in e.problems]}, indent=1, ensure_ascii=False))

@@ -24,7 +24,7 @@ def test_git_killed_with_the_apply_that_began_it(tmp_path: Path, verb: str) -> N
     killed = tmp_path / "bin" / "git"
     killed.parent.mkdir()
     killed.write_text(
-        f"#!/bin/sh\nPATH={os.environ['PATH']}\ngit \"$@\" || exit\n"
+        f'#!/bin/sh\nPATH={os.environ["PATH"]}\ngit "$@" || exit\n'
         f'case " $* " in *" {verb} "*) ;; *) exit 0 ;; esac\n'
         f"cd {lab.root}/state/work/model.m/git*/.git && touch index.lock shallow.lock config.lock HEAD.lock\n"
         "kill -9 $PPID\n"
