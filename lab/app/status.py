@@ -88,7 +88,7 @@ def show(lab: Lab, address: str) -> Shown:
             f"`{address}` is neither declared nor recorded{did_you_mean(address, known)}", do="see `lab status`"
         )
     change = next((c for c in plan(lab).changes if c.address == key), None)
-    wanted: Facts = (change.wanted if change else None) or {}
+    wanted: Facts = lab.wanted(key).facts if key in lab.declarations else {}
     recorded: Facts = lab.records[key].facts if key in lab.records else {}
     observed: Facts = (change.observed if change else None) or {}
     if change and change.action is Action.NONE and not observed:

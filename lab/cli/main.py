@@ -88,10 +88,12 @@ def main(argv: Sequence[str], out: IO[str], err: IO[str]) -> int:
     top.add_argument("-v", dest="verbose", action="store_true")
     top.add_argument("rest", nargs=argparse.REMAINDER)
     options = top.parse_args(list(argv))
-    if options.version:
+    if options.rest[:1] == ["help"]:
+        options.rest = [*options.rest[1:2], "--help"]
+    if options.version or options.rest == ["version"]:
         print(f"lab {__version__}", file=out)
         return 0
-    if options.help:
+    if options.help or options.rest == ["--help"]:
         print(help_text(), file=out)
         return 0
     if options.rest and _stage.WORD.fullmatch(options.rest[0]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lab.app.lab import Lab
@@ -46,13 +47,13 @@ def render(s: Shown, address: str) -> str:
         lines.append(f"  recorded {moment(s.recorded_at)}")
     lines.append(f"  digest {s.digest}")
     if s.facts:
-        rows: list[tuple[str, ...]] = [("", "wanted", "recorded", "observed")]
-        rows += [(n, *(short(_flat(v)) for v in values)) for n, *values in s.facts]
+        leaves = [row for field, *values in s.facts for row in _leaves(field, values)]
+        rows = [("", "wanted", "recorded", "observed"), *((n, *(short(_text(v)) for v in vs)) for n, vs in leaves)]
+        marks = ["", *("≠" if len({_text(v) for v in vs if v is not ABSENT}) > 1 else "" for _, vs in leaves)]
         widths = [max(len(r[i]) for r in rows) for i in range(4)]
         lines.append("")
-        for row in rows:
-            mark = " " if row[0] == "" or len({v for v in row[1:] if v != "–"}) < 2 else "≠"
-            lines.append(f"{mark} " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+        for mark, row in zip(marks, rows, strict=True):
+            lines.append(f"{mark:1} " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
     for title, names in (("needs", s.needs), ("needed by", s.needed_by)):
         if names:
             lines.append(f"  {title}: {', '.join(names)}")
@@ -60,8 +61,18 @@ def render(s: Shown, address: str) -> str:
     return "\n".join(lines)
 
 
-def _flat(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
+def _leaves(name: str, values: Sequence[Any]) -> Iterator[tuple[str, Sequence[Any]]]:
+    """A row for each value inside nested facts, by its dotted name. Pure."""
+    inside = [v for v in values if v is not ABSENT]
+    if not all(isinstance(v, Mapping) and v for v in inside):
+        yield name, values
+        return
+    for key in sorted({k for v in inside for k in v}):
+        yield from _leaves(f"{name}.{key}", [v.get(key, ABSENT) if v is not ABSENT else v for v in values])
+
+
+def _text(value: Any) -> Any:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False) if isinstance(value, (dict, list)) else value
 
 
 def _json(s: Shown, address: str) -> str:

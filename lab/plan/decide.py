@@ -182,8 +182,13 @@ def _elsewhere(new: Facts, old: Facts) -> bool:
 
 
 def _asked(wanted: Wanted, record: Record) -> tuple[Difference, ...]:
-    """What the declaration changes: its own fields, then the contents behind it, else the facts it stands for."""
+    """What the declaration changes: its own fields, then the contents behind it, else the facts it stands for.
+
+    What `lab import` took over as it was knows no fields: only its facts can be compared.
+    """
     before, after = record.inputs, wanted.inputs
+    if not before:
+        return differences(record.facts, wanted.facts, partial=True)
     named = differences(before.get("fields", {}), after.get("fields", {}))
     behind = differences(before.get("contents", {}), after.get("contents", {}))
     return (*named, *behind) or (

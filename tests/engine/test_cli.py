@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 
 from lab.cli.main import help_text, verbs
+from lab.cli.show import _leaves
+from lab.core.facts import ABSENT
 from lab.ledger import lock
 from tests.labs import REPO, TestLab
 
@@ -51,6 +53,30 @@ def test_unknown_verbs_and_flags_suggest_the_nearest(tmp_path: Path) -> None:
     assert ran.code == 1
     assert "did you mean `--json`" in ran.err
     assert lab("show", "file.b").code == 1
+
+
+def test_help_and_version_are_words_too(tmp_path: Path) -> None:
+    """`lab help`, `lab help VERB` and `lab version`, as one types them from habit."""
+    lab = TestLab.make(tmp_path, FILE)
+    assert lab("help").out == lab("--help").out
+    assert lab("version").out == lab("--version").out
+    with pytest.raises(SystemExit) as e:
+        lab("help", "plan")
+    assert e.value.code == 0
+
+
+def test_show_puts_the_three_side_by_side(tmp_path: Path) -> None:
+    """What is as declared shows what is wanted as well; nested facts are rows of their own; what differs is marked."""
+    lab = TestLab.make(tmp_path, FILE)
+    lab("apply", "--yes")
+    (mode,) = (line.split() for line in lab("show", "file.a").out.splitlines() if "mode" in line)
+    assert mode == ["mode", "0644", "0644", "0644"]
+    lab.write("conf/file/a.yaml", FILE["file/a"] + "mode: '0600'\n")
+    assert "≠ mode  " in lab("show", "file.a").out
+    assert list(_leaves("m", [ABSENT, {"a": {"b": 1}}, {"a": {"b": 1, "c": 2}}])) == [
+        ("m.a.b", [ABSENT, 1, 1]),
+        ("m.a.c", [ABSENT, ABSENT, 2]),
+    ]
 
 
 def test_outside_a_lab_it_offers_init(tmp_path: Path) -> None:

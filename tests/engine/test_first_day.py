@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.app.init import init
 from lab.declare.conf import known_kinds
 from tests.labs import REPO, Ran, TestLab
 
@@ -61,6 +62,14 @@ def test_a_new_lab_is_ready_and_applied_at_once(tmp_path: Path) -> None:
     assert run("apply", "--yes").code == 0
     assert run("plan", "--detailed-exitcode").code == 0
     assert lab.git("status", "--porcelain") == ""
+
+
+def test_two_labs_of_one_store_leave_each_others_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labs made one after the other, as the README has it, are both as declared when both were applied."""
+    monkeypatch.setenv("LAB_STORE", str(tmp_path / "store"))
+    labs = [TestLab(init(tmp_path / name).root) for name in ("mine", "found")]
+    assert [lab("apply", "--yes").code for lab in labs] == [0, 0]
+    assert [lab("plan", "--detailed-exitcode").code for lab in labs] == [0, 0]
 
 
 def test_a_misspelt_key_of_any_kind_names_its_file_and_the_right_word(tmp_path: Path) -> None:

@@ -169,7 +169,9 @@ def test_import_adopts_and_destroy_releases(tmp_path: Path) -> None:
     assert ran.code == 1
     assert "lab import file.a" in ran.out
     assert lab("import", "file.a").code == 0
-    assert "content: " in lab("plan").out
+    planned = lab("plan").out
+    assert "update" in planned, planned
+    assert "path: " not in planned  # it is where it should be: only what differs is told
     lab.write("out/a.txt", "hello")
     assert lab("apply", "--yes").code == 0
     (tmp_path / "conf/file/a.yaml").unlink()
