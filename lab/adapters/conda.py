@@ -114,6 +114,7 @@ _writing = threading.Lock()
 def child() -> Iterator[Child]:
     """A child for a deed: one that is idle, else a new one; afterwards it waits a little for the next."""
     environ = {**os.environ, "RUST_LOG": "off"}
+    environ.pop(condalock.MARK, None)  # it comes and goes while conda-lock is loaded
     with _changing:
         found = next((c for c in _idle if c.environ == environ and c.alive), None)
         if found:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import hashlib
 import json
@@ -132,12 +133,19 @@ def _check_archive(record: Any) -> None:
     if not path.exists():
         raise Fault("gone", url=record.url, package=record.name.normalized)
     if record.sha256 is not None:
-        with path.open("rb") as f:
-            found = hashlib.file_digest(f, "sha256").hexdigest()
+        s = path.stat()
+        found = _hashed(path, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns)
         if found != record.sha256.hex():
             raise Fault(
                 "hash", url=record.url, package=record.name.normalized, expected=record.sha256.hex(), found=found
             )
+
+
+@functools.cache
+def _hashed(path: Path, *identity: int) -> str:
+    """The SHA-256 of the file of that identity: the envs of one apply share their archives."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 async def _install(request: dict[str, Any], records: list[Any]) -> None:

@@ -6,6 +6,7 @@ in another.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -16,6 +17,8 @@ import threading
 import types
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 SELECTORS = {"linux-64": "linux64", "linux-aarch64": "aarch64", "osx-arm64": "arm64", "osx-64": "osx and not arm64",
              "win-64": "win64"}  # fmt: skip
@@ -61,9 +64,11 @@ def load() -> None:
 
     Its package imports its command line and Poetry's solver, its reader of specs one for `meta.yaml` (jinja2) and one
     for markers (Poetry again), its names of packages a downloader (requests, filelock), and conda's requirements its
-    configuration (a second YAML) and exceptions (requests). Only modules of conda-lock's own are stood in for.
+    configuration (a second YAML) and exceptions (requests). Only modules of conda-lock's own are stood in for. It reads
+    and writes YAML by libyaml, and leaves no mark in the environment, which every process that Lab starts inherits.
     """
     with _loading:
+        own = os.environ.get(MARK)
         found = importlib.util.find_spec("conda_lock")
         if "conda_lock" not in sys.modules and found is not None and found.submodule_search_locations:
             bare = _absent("conda_lock")
@@ -78,8 +83,19 @@ def load() -> None:
         import conda_lock.interfaces.vendored_conda
         import conda_lock.lockfile
         import conda_lock.src_parser
-        import conda_lock.virtual_package  # noqa: F401
+        import conda_lock.virtual_package
 
+        conda_lock.lockfile.yaml = conda_lock.src_parser.environment_yaml.yaml = _YAML
+        if own is None:
+            os.environ.pop(MARK, None)
+
+
+MARK = "CONDA_ROOT"
+"""A variable that conda's package sets when it is imported."""
+_YAML = types.SimpleNamespace(
+    safe_load=functools.partial(yaml.load, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)),
+    dump=functools.partial(yaml.dump, Dumper=getattr(yaml, "CDumper", yaml.Dumper)),
+)
 
 _CONDA = "conda_lock._vendor.conda"
 

@@ -101,8 +101,9 @@ def _build(step: InstallEnv, stage: Stage, link: Path, lock: dict[str, Any]) -> 
             "files": found["files"],
             "made": int(time.time()),
         }
-        # A smoke test may have changed folders that the plan looks at.
-        survey.put(fresh / prefix.OURS / "dirs.json", prefix.folders(str(fresh)))
+        if step.commands:
+            # A smoke test may have changed folders that the plan looks at.
+            survey.put(fresh / prefix.OURS / "dirs.json", prefix.folders(str(fresh)))
         _stamp(fresh, stamp)
         (folder / ".before").write_text(os.path.basename(os.path.realpath(link)))
         switch(link, fresh)

@@ -27,6 +27,8 @@ SHOWN = 20
 TOLD = ("spec", "lock", "content_digest", "platform", "python", "bytes")
 """What of a stamp is told to the plan."""
 _ASIDE = {"__pycache__", OURS}
+_PART = 1 << 18
+"""Bytes read at once: most files, whole."""
 _VOLATILE = ("/RECORD", "/direct_url.json", "/uv_cache.json", "/REQUESTED", "/INSTALLER")
 
 
@@ -243,9 +245,15 @@ def hash_all(prefix: str, names: list[str]) -> dict[str, str]:
 
 def hash_one(path: str) -> str:
     """Hex SHA-256 of a file; of a link, `link:` and where it points; empty where it cannot be read. Reads."""
+    found = hashlib.sha256()
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb", buffering=0) as f:
-            return hashlib.file_digest(f, "sha256").hexdigest()
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            while part := os.read(file, _PART):
+                found.update(part)
+        finally:
+            os.close(file)
+        return found.hexdigest()
     except OSError:
         try:
             return f"link:{os.readlink(path)}"

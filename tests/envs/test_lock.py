@@ -263,15 +263,42 @@ def test_what_a_stale_lock_would_move() -> None:
 
 
 def test_the_lock_file_is_v1_with_hashes(tmp_path: Path, built: Path) -> None:
-    """Every package has its URL and SHA-256, for both platforms, in conda-lock's format v1."""
+    """Every package has its URL and SHA-256, for both platforms, in conda-lock's format v1, in the bytes it writes."""
     stage = Stage(tmp_path)
-    envlock.lock(LockEnv("one", spec(built, "labhello ==1.1.0")), stage)
-    lock = yaml.safe_load((envlock.locks(stage) / "one.conda-lock.yml").read_text())
+    envlock.lock(LockEnv("one", spec(built, "labhello ==1.1.0", "labprefix")), stage)
+    text = (envlock.locks(stage) / "one.conda-lock.yml").read_text()
+    lock = yaml.safe_load(text)
+    # As conda-lock calls PyYAML, whose own emitter is ten times slower than libyaml's.
+    assert text.endswith(yaml.dump(lock, sort_keys=False))
     assert lock["version"] == 1
     assert {p["platform"] for p in lock["package"]} == {"osx-arm64", "linux-64"}
     assert all(len(p["hash"]["sha256"]) == 64 and p["url"] for p in lock["package"])
     assert ("python", FULL) in {(p["name"], p["version"]) for p in lock["package"]}
     assert os.path.exists(envlock.locks(stage) / "one.virtual-packages.yml")
+
+
+FIRST = """
+import os, sys
+from pathlib import Path
+from lab.adapters import conda, envlock, envs
+from lab.core.steps_envs import LockEnv
+from tests.envs.stands import Stage, spec, step_for
+started, start = [], conda.Child
+conda.Child = lambda environ: started.append(environ) or start(environ)
+root, before = Path(sys.argv[1]), dict(os.environ)
+envlock.lock(LockEnv("one", spec(sys.argv[2], "labhello ==1.1.0")), Stage(root))
+envs.install(step_for(root), Stage(root))
+conda.rest()
+print(len(started), dict(os.environ) == before)
+"""
+
+
+def test_one_process_serves_the_first_env_of_a_command(tmp_path: Path, built: Path) -> None:
+    """What solves also links and hashes; that conda-lock is loaded meanwhile leaves no mark in the environment."""
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environ.pop("CONDA_ROOT", None)
+    said = subprocess.run([sys.executable, "-c", FIRST, tmp_path, built], env=environ, capture_output=True, text=True)
+    assert said.stdout.split() == ["1", "True"], said.stderr
 
 
 SOLVER = """#!{python}
