@@ -5,6 +5,7 @@ Reads one JSON line per command (`{argv, env, fault, out}`), answers one with it
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -19,7 +20,8 @@ from tests.labs import REPO, Ran
 
 IMPORTS = (
     "lab.cli.apply lab.cli.destroy lab.app.plan lab.app.destroy lab.adapters.files lab.adapters.fetch "
-    "lab.adapters.store lab.adapters.clone lab.kinds.file lab.kinds.model lab.adapters.headers sqlite3 getpass"
+    "lab.adapters.store lab.adapters.clone lab.adapters.headers lab.adapters.datasets lab.adapters.experiments "
+    "lab.adapters.child lab.app.gc lab.forecast.work lab.forecast.catalogue lab.cli._progress sqlite3 getpass"
 )
 
 
@@ -86,9 +88,15 @@ def main() -> None:
     """Serves commands until its input ends."""
     import importlib
 
-    for name in IMPORTS.split():
+    from lab import kinds
+    from lab.declare.compose import compose
+
+    for name in (*IMPORTS.split(), "tests.faults.broken"):
         importlib.import_module(name)
-    importlib.import_module("tests.faults.broken")
+    for kind in kinds.shipped():
+        kinds.load(kind)
+    compose(REPO / "conf", {})
+    gc.freeze()
     for line in sys.stdin:
         request = json.loads(line)
         pid = os.fork()
