@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from lab.core.block import Block
 
 
-class Budget(BaseModel):
+class Budget(Block):
     """What a model may cost in time; what is not named is not judged."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     load_s: Annotated[float, Field(gt=0)] | None = None
     """Seconds it may take to load, at most."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from lab.core.block import Block
 from lab.core.units import parse_size
 
 
-class Limits(BaseModel):
+class Limits(Block):
     """What a guest may take at most. Of memory, macOS enforces only what a run holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     memory: str = ""
     """Address space of each process, and what the processes of one run hold together, `8GiB`."""

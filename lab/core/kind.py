@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar, Protocol, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic import ConfigDict, GetCoreSchemaHandler
 from pydantic_core import core_schema
 
 from lab.core.address import Address
+from lab.core.block import Block
 from lab.core.change import Change
 from lab.core.facts import Facts
 from lab.core.forecast import NOTHING, Forecast
@@ -121,14 +122,14 @@ class Context(Protocol):
         ...
 
 
-class Declaration(BaseModel):
+class Declaration(Block):
     """The base of every kind: the fields all kinds take, and the questions a kind answers.
 
     A kind is one module `lab/kinds/KIND.py` with one subclass. Fields carry docstrings; the docs page, the JSON schema
     and the help are made from them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     kind: ClassVar[str] = ""
     fixed: ClassVar[frozenset[str]] = frozenset()

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from lab.core.block import Block
 from lab.core.units import parse_size, size
 
 Days = Mapping[str, Mapping[str, tuple[float, float]]]
@@ -18,10 +19,8 @@ LATELY = 7
 """Days whose use decides whose turn it is."""
 
 
-class Quota(BaseModel):
+class Quota(Block):
     """What the runs of a user or project may take."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     gpu_hours: float | None = Field(None, ge=0)
     """Hours in a period for which they may hold cards, each card counted."""

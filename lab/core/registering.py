@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
+from lab.core.block import Block
 from lab.core.facts import Facts
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 
-class _Block(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Approval(_Block):
+class Approval(Block):
     """Somebody's word that this content may go to production; of other content it says nothing."""
 
     by: Text
@@ -27,7 +24,7 @@ class Approval(_Block):
     """The sha256 of the output that was reviewed, as `lab registry show` tells it."""
 
 
-class Registered(_Block):
+class Registered(Block):
     """An output as a version in the model registry."""
 
     name: str = ""

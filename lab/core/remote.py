@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from lab.core.block import Block
 from lab.core.secret import Place
 
 
-class RemoteFile(BaseModel):
+class RemoteFile(Block):
     """One file behind a URL."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     url: Place = Field(pattern="^(https?|file)://")
     """Where it is: http, https or file."""

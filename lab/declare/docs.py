@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from lab import kinds
 from lab.core.address import Address
+from lab.core.block import meanings
 from lab.core.host import Host
 from lab.core.kind import Declaration, reference_kinds
 from lab.core.secret import Secret
@@ -115,7 +116,7 @@ def _table(
         refers = reference_kinds(model, name) if issubclass(model, Declaration) else ()
         takes = _takes(info.annotation, refers)
         default = "required" if info.is_required() else _default(info.get_default(call_default_factory=True))
-        meaning = " ".join((info.description or "").split()).replace("|", "\\|")
+        meaning = " ".join((info.description or meanings(model).get(name, "")).split()).replace("|", "\\|")
         yield f"| `{info.alias or name}` | {takes} | {default} | {meaning} |"
 
 

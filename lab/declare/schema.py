@@ -50,8 +50,6 @@ def of_model(model: type[BaseModel], name: str, description: str) -> dict[str, A
     free = _free(model)
     for field, info in model.model_fields.items():
         here = made["properties"][info.alias or field]
-        if info.description:
-            here.setdefault("description", info.description)
         if "*" in free and "anyOf" in here:
             here["anyOf"].append({"type": ["object", "array"]})
         if field in free:

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from lab.core.address import Address
+from lab.core.block import Block
 from lab.core.quotas import Quota
 from lab.core.secret import SOURCES, Place, Secret
 
 
-class _Block(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class StoreSettings(_Block):
+class StoreSettings(Block):
     """A store on a volume of its own."""
 
     path: str
@@ -27,7 +24,7 @@ class StoreSettings(_Block):
     """Globs of the models that live there unless they say otherwise."""
 
 
-class NetworkSettings(_Block):
+class NetworkSettings(Block):
     """How patient downloads are."""
 
     timeout: Annotated[float, Field(gt=0)] | None = None
@@ -50,7 +47,7 @@ def _address(value: str) -> str:
     return value
 
 
-class LedgerSettings(_Block):
+class LedgerSettings(Block):
     """A ledger on a PostgreSQL server, for teams."""
 
     url: Annotated[str, AfterValidator(_address)]
@@ -59,7 +56,7 @@ class LedgerSettings(_Block):
     """A secret reference: `env:NAME`, `file:PATH`, `keychain:ITEM` or `command:LINE`."""
 
 
-class TrackingSettings(_Block):
+class TrackingSettings(Block):
     """Where runs are tracked besides the local store."""
 
     uri: Place = Field("", pattern="^(https?://.+)?$")
@@ -72,14 +69,14 @@ class TrackingSettings(_Block):
     """`local_only` refuses every tracker that is not on this machine."""
 
 
-class LoadingSettings(_Block):
+class LoadingSettings(Block):
     """How scripts are given models."""
 
     four_bit_above: Annotated[float, Field(gt=0)] = 13e9
     """Unquantized weights of more parameters than this are loaded in 4 bits."""
 
 
-class LabSettings(_Block):
+class LabSettings(Block):
     """The lab itself."""
 
     name: str = Field(min_length=1)
@@ -115,7 +112,7 @@ class LabSettings(_Block):
         return {"url": value} if isinstance(value, str) else value
 
 
-class ApplySettings(_Block):
+class ApplySettings(Block):
     """What `lab apply` insists on."""
 
     require: Literal["", "clean", "merged"] = ""
@@ -126,7 +123,7 @@ class ApplySettings(_Block):
     """Seconds a change waits for the runs that read what it changes, before it is given up and told."""
 
 
-class Moved(_Block):
+class Moved(Block):
     """A resource that has another name now."""
 
     from_: Address = Field(alias="from")
@@ -135,7 +132,7 @@ class Moved(_Block):
     """Its new address."""
 
 
-class Settings(_Block):
+class Settings(Block):
     """Every key the head may have besides kinds and groups of the user's own."""
 
     lab: LabSettings

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from lab.core import access_files as text
+from lab.core.block import Block
 from lab.core.change import Action, Change
 from lab.core.facts import Facts
 from lab.core.forecast import Forecast
@@ -22,10 +23,8 @@ KEY = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-\S+|sk-\S+) ([A-Za-z0-9+/=]{4
 MARK = r"^[A-Za-z0-9][A-Za-z0-9._:-]*$"
 
 
-class Sshd(BaseModel):
+class Sshd(Block):
     """What sshd allows."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     port: int = Field(default=22, ge=1, le=65535)
     """Where it listens."""
@@ -43,10 +42,8 @@ class Sshd(BaseModel):
     """Seconds between signs of life."""
 
 
-class Tailscale(BaseModel):
+class Tailscale(Block):
     """What `tailscale up` is given: every flag that is not its default, since it demands them all."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     hostname: str = Field(default="", pattern=MARK + "|^$")
     """The machine's name in the tailnet (MagicDNS)."""

@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from lab.core.block import Block
 from lab.core.change import Action, Change
 from lab.core.facts import Facts
 from lab.core.kind import Context, Declaration
@@ -33,10 +34,8 @@ SET_BY_MACOS = {
 REMOTE = ("sftp:", "rest:", "s3:", "b2:", "azure:", "gs:", "swift:", "rclone:")
 
 
-class Keep(BaseModel):
+class Keep(Block):
     """How many snapshots stay; zero everywhere keeps all."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     last: int = Field(default=0, ge=0)
     """The newest."""

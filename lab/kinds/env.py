@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import ValidationError, field_validator
 
 from lab.core import stages
 from lab.core.address import Address
+from lab.core.block import Block
 from lab.core.change import Action, Change
 from lab.core.envspec import KNOWN_PLATFORMS, LOCKED, PLATFORMS, combine, inputs_digest, moves, package
 from lab.core.facts import Facts
@@ -25,10 +26,8 @@ from lab.core.world import World
 RECIPES = "recipes/env"
 
 
-class Part(BaseModel):
+class Part(Block):
     """What one platform asks for besides the rest."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     conda: tuple[Place, ...] = ()
     """Conda packages of this platform only."""

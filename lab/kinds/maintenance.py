@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from lab.core.block import Block
 from lab.core.change import Action, Change
 from lab.core.facts import Facts
 from lab.core.kind import Context, Declaration
@@ -22,10 +23,8 @@ from lab.core.world import World
 Every = Literal["daily", "weekly", "monthly", "quarterly", "yearly"]
 
 
-class Logs(BaseModel):
+class Logs(Block):
     """How logs below `state/log` are kept."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     size: str = "10MB"
     """From this size on a log is packed and begun anew."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lab.core import layout, views
 from lab.core.address import Address
+from lab.core.block import Block
 from lab.core.budget import Budget
 from lab.core.change import Action, Change
 from lab.core.facts import Facts
@@ -39,10 +40,8 @@ _GGUF_ONLY = ("type", "types", "imatrix", "tensors", "output", "embedding", "pur
 _MLX_ONLY = ("bits", "group_size", "mode", "recipe", "method", "text", "samples", "sequence", "seed")
 
 
-class Imatrix(BaseModel):
+class Imatrix(Block):
     """Where the importance matrix comes from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     text: str = ""
     """A text file of the lab to measure on; empty for the `calibration.txt` of the model's recipe."""
