@@ -42,13 +42,18 @@ _OS = {
     errno.EISDIR: ("a folder stands where a file must be", "move it away, or declare another path"),
     errno.ENAMETOOLONG: ("the name is too long for this file system", "declare a shorter path"),
     errno.ELOOP: ("links lead in a circle", "mend the links, or declare another path"),
+    errno.EFBIG: ("a file would grow too large", "raise the limit (`ulimit -f`), or use a file system that allows it"),
+    errno.ENOMEM: ("out of memory", "close other programs, or declare less at once"),
+    errno.EAGAIN: ("no more processes may be started", "raise the limit (`ulimit -u`), then run `lab apply` again"),
+    errno.ENFILE: ("too many open files on this machine", "close other programs, then run `lab apply` again"),
 }
+_OTHER = ("the system refused", "see to what it says, then run the same command again")
 
 
 def explained(error: Exception) -> Problem | None:
     """The problem behind an operating system's error; None for a fault of Lab's own. Pure."""
-    if isinstance(error, OSError) and error.errno in _OS:
-        summary, do = _OS[error.errno]
+    if isinstance(error, OSError) and error.errno:
+        summary, do = _OS.get(error.errno, _OTHER)
         where = f": {error.filename}" if error.filename else ""
         return Problem(f"{summary}{where}", why=error.strerror or "", do=do)
     if isinstance(error, MemoryError):

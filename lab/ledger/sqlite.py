@@ -66,6 +66,8 @@ class File:
             do = RESTORE
             if "full" in text:
                 do = "free some space, then run the same command again: what was finished is recorded"
+            elif "disk I/O" in text:
+                do = "check its volume (errors, quota, `ulimit -f`), then run the same command again"
             elif "readonly" in text or "unable to open" in text:
                 do = "check that the folder is writable and mounted"
             elif "locked" in text:

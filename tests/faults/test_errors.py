@@ -6,15 +6,20 @@ more file descriptors, and writes that go half through.
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from lab import adapters
+from lab.apply.results import explained
 from tests.faults.campaign import Campaign
 from tests.faults.labs import deeds
 from tests.faults.zygote import Zygote
-from tests.labs import TestLab
+from tests.labs import REPO, TestLab
 
 ERRORS = ["ENOSPC", "EIO", "EROFS", "EMFILE", "short"]
 
@@ -48,5 +53,29 @@ def test_a_step_that_brought_nothing_about_is_no_success(quick: Path, monkeypatc
         ran = lab("apply", "--yes")
     assert ran.code == 1
     assert "file.a is not there" in ran.err + ran.out
+    assert lab("apply", "--yes").code == 0
+    assert (quick / "lab/out/a").read_text() == "a"
+
+
+@pytest.mark.parametrize("number", sorted(set(errno.errorcode) - {errno.EINTR}))
+def test_what_the_system_refuses_is_no_fault_in_lab(number: int) -> None:
+    """Every error it has a number for is told in its words, with the path."""
+    found = explained(OSError(number, os.strerror(number), "/there"))
+    assert found
+    assert found.summary.endswith(": /there")
+    assert found.why == os.strerror(number)
+    assert found.do
+
+
+def test_a_limit_on_files_is_no_damage(quick: Path) -> None:
+    """The ledger that may not grow is not to be restored from a copy that knows less; without the limit all goes on."""
+    lab = TestLab.make(quick / "lab", {"file/a": "path: ROOT/out/a\ncontent: a\n"})
+    line = f"ulimit -f 64; {sys.executable} -m lab -C {lab.root} apply --yes"
+    env = {**os.environ, "PYTHONPATH": str(REPO)}
+    ran = subprocess.run(["sh", "-c", line], env=env, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 1
+    assert "SQLite says: disk I/O error" in ran.stderr
+    assert "check its volume" in ran.stderr
+    assert "state restore" not in ran.stderr
     assert lab("apply", "--yes").code == 0
     assert (quick / "lab/out/a").read_text() == "a"
