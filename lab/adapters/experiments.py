@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,13 @@ _PLACE = re.compile(r"\{([A-Za-z_][\w.-]*)\}")
 _HOME = Path(__file__).resolve().parents[2]
 
 
-def begin(step: Execute, stage: Stage, *, adopt: bool = True, run: str = "") -> Handle:
+def begin(
+    step: Execute, stage: Stage, *, adopt: bool = True, run: str = "", enter: Callable[[], Any] = contextlib.nullcontext
+) -> Handle:
     """A new run of the experiment, or `run` which never began, is started; raises Problems where it cannot be.
 
     With `adopt` the experiment points to it when it has finished: it is the declared one, not one with overrides, which
-    take no alias either.
+    take no alias either. Within `enter` the run comes to be seen by who would change what it reads.
     """
     if step.require_clean:
         provenance.clean(stage.root, f"experiment.{step.name}")
@@ -66,7 +68,7 @@ def begin(step: Execute, stage: Stage, *, adopt: bool = True, run: str = "") -> 
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "patch.diff").write_bytes(provenance.patch(stage.root))
     secrets = {name: stage.secret(str(reference)) for name, reference in step.secrets.items()}
-    return launch(spec, inputs, secrets)
+    return launch(spec, inputs, secrets, enter=enter)
 
 
 def build(

@@ -193,7 +193,7 @@ def _deed(lab: Lab, change: Change, generation: int, contents: Mapping[Address, 
             declaration = lab.revive(before)
             context = lab.declared.context_for(change.address, declaration)
             own = declaration.steps(change, context)
-            return (*reading.steps(change, before), *own, *leftovers(lab, change, before, declaration))
+            return tuple(reading.steps(change, before, (*own, *leftovers(lab, change, before, declaration))))
 
         def gone() -> Facts | None:
             declaration = lab.revive(before)
@@ -215,10 +215,15 @@ def _deed(lab: Lab, change: Change, generation: int, contents: Mapping[Address, 
 
     return Deed(
         change,
-        lambda: (
-            *reading.steps(change, before),
-            *(() if change.action in (Action.ADOPT, Action.MOVE) else want.declaration.steps(change, context)),
-            *leftovers(lab, change, before, want.declaration),
+        lambda: tuple(
+            reading.steps(
+                change,
+                before,
+                (
+                    *(() if change.action in (Action.ADOPT, Action.MOVE) else want.declaration.steps(change, context)),
+                    *leftovers(lab, change, before, want.declaration),
+                ),
+            )
         ),
         lambda: want.declaration.observe(world, context),
         record,

@@ -16,12 +16,14 @@ from lab.adapters import experiments
 from lab.adapters.secrets import withhold
 from lab.adapters.supervisor import wait
 from lab.app.lab import Lab
+from lab.app.reading import entering
 from lab.app.run import folder as find
 from lab.core.problem import Problems, problem
 from lab.core.secret import Secret
 from lab.runs import provenance
 from lab.runs.folder import RunFolder, new_id
 from lab.runs.listing import listed
+from lab.runs.readers import given
 from lab.runs.reproduce import Metric, judge
 from lab.runs.run import RunSpec, launch
 
@@ -87,7 +89,8 @@ def again(lab: Lab, run: RunFolder, *, keep: bool = False) -> Reproduced:
         stage: Any = lab.work(f"experiment.{spec['name']}")
         secrets = {n: stage.secret(str(r)) for n, r in (inputs.get("secrets") or {}).items()}
         notes += unequal(inputs, fresh)
-        handle = launch(RunSpec.of(fresh, folder=new), {**inputs, "reproduces": run.id}, secrets)
+        known = {**inputs, "reproduces": run.id}
+        handle = launch(RunSpec.of(fresh, folder=new), known, secrets, enter=entering(lab, given(inputs)))
         told = wait(handle, stage)
     finally:
         if not keep:

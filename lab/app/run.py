@@ -12,11 +12,13 @@ from lab.adapters.supervisor import afterwards, wait
 from lab.app.activity import projects
 from lab.app.guest import note
 from lab.app.lab import Lab
+from lab.app.reading import entering
 from lab.core.address import Address
 from lab.core.problem import did_you_mean, problem
 from lab.core.steps_runs import Execute
 from lab.kinds import shipped
 from lab.runs.folder import RunFolder
+from lab.runs.readers import given
 from lab.runs.run import Handle
 
 _KEY = re.compile(r"^([+~]*)([\w./@-]+)(=.*)?$", re.DOTALL)
@@ -59,7 +61,7 @@ def begin(
         more = {t.partition("=")[0]: t.partition("=")[2] or "true" for t in tags}
         step = replace(step, spec={**step.spec, "tags": {**step.spec["tags"], **more}})
     stage: Any = lab.work(address)
-    handle = experiments.begin(step, stage, adopt=not changed)
+    handle = experiments.begin(step, stage, adopt=not changed, enter=entering(lab, given(step.spec)))
     note(lab, f"lab run {address.name}", run=handle.id, projects=projects(lab, [address]))
     return handle
 

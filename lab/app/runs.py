@@ -11,6 +11,7 @@ from lab.adapters.mlflow_local import Unready, database
 from lab.adapters.supervisor import afterwards
 from lab.app.guest import note
 from lab.app.lab import Lab
+from lab.app.reading import unchanging
 from lab.app.run import folder, named, step_of
 from lab.core.problem import problem
 from lab.runs import record as record_
@@ -18,6 +19,7 @@ from lab.runs.compare import Comparison
 from lab.runs.compare import compare as compare_
 from lab.runs.folder import ACTIVE, RunFolder
 from lab.runs.listing import Line, line, listed
+from lab.runs.readers import given
 from lab.runs.run import Handle, again
 
 
@@ -86,6 +88,7 @@ def resume(lab: Lab, name: str) -> Line:
         step = step_of(lab, named(lab, str(run.spec["name"])))
         secrets = {n: stage.secret(str(r)) for n, r in step.secrets.items()}
     _note(lab, "resume", run)
+    unchanging(lab, given(run.read("inputs.json")))
     again(run, secrets)
     return _until(run, "running")
 

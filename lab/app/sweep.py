@@ -11,10 +11,12 @@ from pydantic import ValidationError
 from lab.app.activity import projects
 from lab.app.guest import note
 from lab.app.lab import Lab
+from lab.app.reading import unchanging
 from lab.core.address import Address
 from lab.core.facts import Facts, digest
 from lab.core.problem import Problem, Problems, did_you_mean, problem
 from lab.core.steps_sweeps import Search
+from lab.runs.readers import given
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ def sweep(lab: Lab, target: str, words: Sequence[str] = (), fields: Mapping[str,
     found = ask(lab, target, words, fields or {})
     about = projects(lab, [Address.of("experiment", found.step.experiment)])
     note(lab, f"lab sweep {found.address.name}", projects=about)
+    unchanging(lab, given(found.step.spec))
     return lab.perform(found.step, found.address)
 
 

@@ -27,6 +27,8 @@ class Step:
     """Whether it takes about a millisecond, so that many are journalled and committed together."""
     batch: ClassVar[bool] = False
     """Whether steps of this verb that are ready together are performed by one call: `(steps, stages) -> list`."""
+    lasting: ClassVar[bool] = True
+    """Whether what it did is so for good; else an apply that goes on after a kill performs it again."""
 
     def describe(self, limit: int = 60) -> str:
         """One line: the verb, then each field that is not its default, long values cut at `limit`."""

@@ -134,7 +134,8 @@ class Await(Step):
     """
 
     verb: ClassVar[str] = "await_readers"
+    lasting: ClassVar[bool] = False
 
-    readers: tuple[str, ...]
-    """Folders below `state/`."""
     patience: float
+    runs: bool = True
+    """Whether runs count; else only sweeps."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,13 +19,13 @@ def readers(state: Path) -> dict[str, list[str]]:
     for run in _unfinished(state / "runs"):
         if run.state() in ACTIVE:
             inputs = run.read("inputs.json")
-            for address in {*_given(inputs), *(inputs.get("env") or {})}:
+            for address in {*given(inputs), *(inputs.get("env") or {})}:
                 found.setdefault(address, []).append(f"runs/{run.id}")
     for folder in sorted((state / "sweeps" / "studies").glob("*/lock")):
         if sweep_folder.coordinator(folder.parent):
             step = RunFolder(folder.parent).read("step.json")
             used = (step.get("inputs") or {}).get("used") or {}
-            for address in {*_given(step.get("spec") or {}), *(used.get("env") or {})}:
+            for address in {*given(step.get("spec") or {}), *(used.get("env") or {})}:
                 found.setdefault(address, []).append(f"sweeps/studies/{folder.parent.name}")
     return found
 
@@ -36,6 +37,15 @@ def reads(state: Path, reader: str) -> bool:
     return bool(sweep_folder.coordinator(state / reader))
 
 
+@contextlib.contextmanager
+def alone(state: Path) -> Iterator[None]:
+    """Nobody becomes a reader inside, and nobody looks who is one."""
+    state.mkdir(parents=True, exist_ok=True)
+    with open(state / "readers.lock", "ab") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
+
+
 def _unfinished(runs: Path) -> Iterator[RunFolder]:
     with contextlib.suppress(FileNotFoundError):
         for entry in os.scandir(runs):
@@ -43,7 +53,7 @@ def _unfinished(runs: Path) -> Iterator[RunFolder]:
                 yield RunFolder(entry.path)
 
 
-def _given(told: Mapping[str, Any]) -> set[str]:
+def given(told: Mapping[str, Any]) -> set[str]:
     """The addresses of the models and datasets something is given. Pure."""
     found = set()
     for kind in ("models", "datasets"):

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -193,17 +193,19 @@ def launch(
     secrets: Mapping[str, str] | None = None,
     *,
     durable: bool = True,
+    enter: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> Handle:
     """The run is started, unless its folder holds a running or finished one: then that one is answered.
 
     It belongs to a supervisor of its own and outlives this process. `secrets` (variable → value) reach it through a
     pipe: they are in no file and no process list. Not `durable`: whoever starts it again writes what it is made from
-    again, so that this need not wait for the disk.
+    again, so that this need not wait for the disk. Within `enter` it comes to be seen.
     """
     folder = RunFolder(spec.folder)
     if (folder / "result.json").exists() or folder.held():
         return Handle(folder)
-    spec.write(inputs, durable=durable)
+    with enter():
+        spec.write(inputs, durable=durable)
     return _begun(folder, secrets or {})
 
 
