@@ -209,6 +209,12 @@ def explained(fault: dict[str, Any]) -> Problems:
             why=f"{fault['url']} is not there",
             do="restore the channel, or lock again; a `lab bundle` made while it was there holds it for `lab rebuild`",
         )
+    if kind == "offline":
+        return problem(
+            "a conda package is not here, and the lab is offline",
+            why=f"`offline: true` refuses every connection but loopback; {why}",
+            do="apply it once where the lab may connect, or `lab rebuild` from a `lab bundle`, which needs no network",
+        )
     if kind == "install":
         return problem(
             "the conda packages cannot be installed", why=why, do="check the network, the disk and the channel"

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import gc
 import hashlib
+import ipaddress
 import json
 import os
 import sys
@@ -19,6 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+OFFLINE = "offline:"
 
 
 class Fault(Exception):
@@ -87,11 +90,24 @@ def _gateway(request: dict[str, Any]) -> Any:
     return r.Gateway(cache_dir=cache, client=_client(request["channels"]))
 
 
-def _client(asked: list[str]) -> Any:
+def _client(asked: list[str], offline: bool = False) -> Any:
     """What asks servers, with the credentials that ~/.netrc or rattler's own store has for them; None without any."""
     import rattler as r
+    from rattler.networking import AddHeadersMiddleware
 
-    return r.Client.default_client() if any(not url.startswith("file:") for url in asked) else None
+    if all(url.startswith("file:") for url in asked):
+        return None
+    return r.Client([AddHeadersMiddleware(_loopback_only)]) if offline else r.Client.default_client()
+
+
+def _loopback_only(host: str, _path: str) -> None:
+    """Raises where another machine would be asked."""
+    try:
+        here = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        here = False
+    if not here:
+        raise ConnectionRefusedError(f"{OFFLINE} {host} is not asked")
 
 
 async def _sizes(request: dict[str, Any], platform: str, records: list[Any]) -> dict[str, int]:
@@ -158,16 +174,15 @@ async def _install(request: dict[str, Any], records: list[Any]) -> None:
             request["prefix"],
             platform=r.Subdir(request["platform"]),
             reinstall_packages=set(request.get("reinstall", ())) or None,
-            package_cache=r.PackageCache.new_layered([packages], validation_mode=r.ValidationMode(request["validate"]))
-            if request.get("validate")
-            else None,
             cache_dir=packages,
             show_progress=False,
-            client=_client([x.url for x in records]),
+            client=_client([x.url for x in records], request["offline"]),
         )
     except Exception as e:
         text = str(e)
         kind = "hash" if "hash" in text.lower() and "mismatch" in text.lower() else "install"
+        if OFFLINE in text:
+            kind, text = "offline", f"{text.partition(chr(10))[0]}: {text.rpartition(OFFLINE)[2].strip()}"
         raise Fault(kind, why=text) from e
 
 

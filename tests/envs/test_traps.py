@@ -7,7 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -87,7 +90,7 @@ def test_rattler_repairs_nothing_by_itself(tmp_path: Path, built: Path) -> None:
     victim.unlink()
     with envlock.expanded(envlock.locks(stage) / "one.conda-lock.yml", stage) as lockfile:
         request = {"lockfile": str(lockfile), "platform": "linux-64", "prefix": os.path.realpath(step.link)}
-        conda.ask("install", {**request, "cache": str(envlock.cache(stage))})
+        conda.ask("install", {**request, "cache": str(envlock.cache(stage)), "offline": True})
     assert not victim.exists()
     envs.install(step, stage)
     assert victim.exists()
@@ -105,17 +108,47 @@ def test_a_corrupt_cache_is_noticed(tmp_path: Path, built: Path) -> None:
     assert envs.observe(two.link, 2)["state"] == "intact"
 
 
+def serving(folder: Path, asked: list[str] | None = None) -> ThreadingHTTPServer:
+    """A server of a folder; what it is asked for is noted."""
+
+    class Noting(SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            if asked is not None:
+                asked.append(self.path)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Noting, directory=str(folder)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def test_offline_no_other_machine_is_asked(tmp_path: Path, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is locked and not in the cache comes from loopback or not at all, and the problem says why."""
+    asked: list[str] = []
+    server = serving(built, asked)
+    url = f"http://127.0.0.1:{server.server_port}"
+    stage = Stage(tmp_path)
+    envlock.lock(LockEnv("one", spec(url, "labhello ==1.1.0")), stage)
+    lockfile = envlock.locks(stage) / "one.conda-lock.yml"
+    text = lockfile.read_text()
+    lockfile.write_text(text.replace(url, "http://channel.example"))
+    monkeypatch.setenv("HTTP_PROXY", url)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    stage.offline = True
+    asked.clear()
+    with pytest.raises(Problems, match="not here, and the lab is offline") as e:
+        envs.install(step_for(tmp_path), stage)
+    assert "channel.example is not asked" in str(e.value)
+    assert asked == []
+    assert not os.path.lexists(step_for(tmp_path).link)
+    lockfile.write_text(text)
+    envs.install(step_for(tmp_path), stage)
+    server.shutdown()
+    server.server_close()
+
+
 def test_offline_from_the_cache(tmp_path: Path, built: Path) -> None:
     """What was installed once from a server is installed again, in another env, with the server gone."""
-    from functools import partial
-    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-    from threading import Thread
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *args: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(built)))
-    Thread(target=server.serve_forever, daemon=True).start()
+    server = serving(built)
     url = f"http://127.0.0.1:{server.server_port}"
     stage, one = made(tmp_path, url, "labhello ==1.1.0")
     envlock.lock(LockEnv("two", spec(url, "labhello ==1.1.0")), stage)
