@@ -47,7 +47,17 @@ def test_locked_installed_tampered_repaired_removed(tmp_path: Path, built: Path)
 
 
 @pytest.mark.parametrize(
-    "how", ["edit", "edit keeping size and time", "delete", "foreign package", "mode", "link", "record"]
+    "how",
+    [
+        "edit",
+        "edit keeping size and time",
+        "delete",
+        "foreign package",
+        "mode",
+        "link",
+        "record",
+        "no record",
+    ],
 )
 def test_any_tampering_is_named_and_repaired(tmp_path: Path, built: Path, how: str) -> None:
     """Each way to tamper with a file is named at the depth that can see it, and apply brings back the same env."""
@@ -79,7 +89,7 @@ def test_any_tampering_is_named_and_repaired(tmp_path: Path, built: Path, how: s
         victim.symlink_to("/etc/hostname")
     else:
         record = next(Path(step.link, "conda-meta").glob("labhello-*.json"))
-        record.write_text(record.read_text().replace("1.1.0", "6.6.6"))
+        record.write_text("garbage" if how == "no record" else record.read_text().replace("1.1.0", "6.6.6"))
     seen = envs.observe(step.link, depth)
     assert seen["state"] != "intact"
     assert envs.observe(step.link)["state"] == seen["state"], "the next plan does not know what was found"

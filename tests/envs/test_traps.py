@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -81,6 +82,21 @@ def test_an_edit_through_a_hardlink_is_seen_and_spreads_no_further(tmp_path: Pat
     for step in (one, two, three):
         seen = envs.observe(step.link, 2)
         assert (seen["state"], seen["content_digest"]) == ("intact", clean)
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_a_repair_writes_through_no_link(tmp_path: Path, built: Path, link: Callable[[Path, Path], None]) -> None:
+    """rattler writes an entry point where it lies: where it was made a link and its record is gone, in another file."""
+    stage, step = made(tmp_path, built, "labhello ==1.1.0")
+    other, entry = tmp_path / "other", Path(step.link, "bin", "labhello")
+    other.write_text("not of this env\n")
+    entry.unlink()
+    link(other, entry)
+    next(Path(step.link, "conda-meta").glob("labhello-*.json")).unlink()
+    assert envs.observe(step.link, 1)["state"] == "1 deleted, 1 edited"
+    envs.install(step, stage)
+    assert envs.observe(step.link, 2)["state"] == "intact"
+    assert other.read_text() == "not of this env\n"
 
 
 def test_rattler_repairs_nothing_by_itself(tmp_path: Path, built: Path) -> None:
