@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -180,6 +181,13 @@ def write(request: dict[str, Any]) -> None:
         raise explained({"kind": "unexpected", "why": f"{type(e).__name__}: {e}"}) from e
 
 
+def _cause(chain: str) -> str:
+    """What a chain of causes comes down to, and the address that was asked. Pure."""
+    last = chain.rpartition("Caused by:")[2].strip()
+    url = re.search(r"\((https?://[^)\s]+)\)", chain)
+    return f"{url[1]}: {last}" if url and url[1] not in last else last
+
+
 def explained(fault: dict[str, Any]) -> Problems:
     """A fault of the child in our words. Pure."""
     kind, why = fault["kind"], str(fault.get("why", "")).strip()
@@ -195,7 +203,7 @@ def explained(fault: dict[str, Any]) -> Problems:
     if kind == "spec":
         return problem(f"`{fault['text']}` is no conda requirement", why=why, do="write it as `name >=1,<2`")
     if kind == "channel":
-        return problem("a channel cannot be read", why=why, do="check its name or URL and the network")
+        return problem("a channel cannot be read", why=_cause(why), do="check its name or URL and the network")
     if kind == "hash":
         what = fault.get("package") or "a package"
         return problem(

@@ -37,7 +37,9 @@ class Problem:
 
     def __str__(self) -> str:
         head = f"{self.where}  {self.summary}" if self.file else self.summary
-        return "\n".join([head, *(f"      {k:<4}{v}" for k, v in (("why", self.why), ("do", self.do)) if v)])
+        parts = ((k, v) for k, v in (("why", self.why), ("do", self.do)) if v)
+        more = [f"      {k:<4}" + v.replace("\n", "\n" + " " * 10) for k, v in parts]
+        return "\n".join([head, *more])
 
 
 class Problems(Exception):

@@ -99,6 +99,8 @@ def totals(plan: Plan) -> str:
         parts.append(t("{n} unchanged", n=still))
     line = ", ".join(parts) + "."
     needs = cost(plan.forecast.whole)
+    if plan.forecast.whole.seconds and any(c.forecast.download and not c.forecast.seconds for c in plan.todo):
+        needs[-1] = t("{time} besides the downloads", time=needs[-1])
     return line + (t("  Needs {cost}.", cost=", ".join(needs)) if needs else "")
 
 

@@ -103,6 +103,18 @@ def test_a_bad_requirement_is_a_problem(tmp_path: Path, built: Path, conda: str,
 
 
 @pytest.mark.slow
+def test_a_channel_out_of_reach_is_told_in_two_lines() -> None:
+    """What rattler says of a channel is a chain of causes: the address and the last of them are told."""
+    chain = (
+        "Request failed after 3 retries\nCaused by: error sending request for url (https://x.example/noarch/r.zst)\n"
+        "Caused by: client error (Connect)\nCaused by: dns error\nCaused by: Name or service not known"
+    )
+    (found,) = conda.explained({"kind": "channel", "why": chain}).problems
+    assert found.why == "https://x.example/noarch/r.zst: Name or service not known"
+    told = str(conda.explained({"kind": "unsatisfiable", "platform": "linux-64", "why": "a\nb"})).splitlines()
+    assert told[1:3] == ["      why a", "          b"]
+
+
 def test_conda_lock_and_rattler_read_our_lock(tmp_path: Path, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """DC-6: conda-lock finds its own input hash in our lock and renders it; rattler reads both platforms from it."""
     shutil.copytree(built, tmp_path / "channel")
