@@ -7,7 +7,7 @@ import gc
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -65,6 +65,13 @@ def _line(text: str) -> str:
     return (rest if rest and " " not in head else text).rstrip(".")
 
 
+_REQUIRED = "the following arguments are required: "
+
+
+def _there_are(words: Iterable[Any]) -> str:
+    return f"there are {', '.join(map(str, words))}" if words else ""
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose mistakes are problems, with the nearest flag."""
 
@@ -75,7 +82,22 @@ class Parser(argparse.ArgumentParser):
             word = message.partition(": ")[2].split()[0].partition("=")[0]
             flags = [o for a in self._actions for o in a.option_strings] + ["--host"]
             hint = did_you_mean(word, flags)
+        elif message.startswith(_REQUIRED):
+            missing = message.removeprefix(_REQUIRED)
+            offered = next((a.choices for a in self._actions if a.choices and a.metavar == missing), ())
+            message = f"`{self.prog}` needs {'a word more' if offered else missing}"
+            raise problem(message, why=_there_are(offered), do=f"see `{self.prog} --help`")
         raise problem(f"{message}{hint}", do=f"see `{self.prog} --help`")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Raises a Problem with the nearest of the words there are, where `value` is none of them."""
+        offered = action.choices
+        if offered is None or value in offered:
+            return
+        known = [str(c) for c in offered]
+        of = action.option_strings[-1] if action.option_strings else self.prog
+        summary = f"`{of}` knows no `{value}`{did_you_mean(str(value), known)}"
+        raise problem(summary, why=_there_are(known), do=f"see `{self.prog} --help`")
 
 
 def main(argv: Sequence[str], out: IO[str], err: IO[str]) -> int:

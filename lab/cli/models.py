@@ -15,8 +15,6 @@ from lab.app.lab import Lab
 from lab.cli import _arguments, _compare_models
 from lab.core.units import size
 
-VERBS = ("list", "show", "compare", "stats", "check", "add", "move", "export")
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `lab models`; without a sub-verb it is `list`."""
@@ -56,8 +54,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def spelled(words: list[str]) -> list[str]:
-    """The words with `list` in front where no sub-verb is named. Pure."""
-    return words if words and words[0] in (*VERBS, "-h", "--help") else ["list", *words]
+    """The words with `list` in front where they begin with its flags or overrides. Pure."""
+    named = bool(words) and (words[0] in ("-h", "--help") or (words[0][:1].isalpha() and "=" not in words[0]))
+    return words if named else ["list", *words]
 
 
 def _common(parser: argparse.ArgumentParser) -> None:

@@ -53,6 +53,15 @@ def test_unknown_verbs_and_flags_suggest_the_nearest(tmp_path: Path) -> None:
     assert ran.code == 1
     assert "did you mean `--json`" in ran.err
     assert lab("show", "file.b").code == 1
+    ran = lab("state", "shwo")
+    assert ran.code == 1
+    assert "`lab state` knows no `shwo` — did you mean `show`?\n      why there are list, show, mv," in ran.err
+    ran = lab("state")
+    assert ran.code == 1
+    assert "`lab state` needs a word more\n      why there are list, show, mv," in ran.err
+    assert "`lab init` needs dir" in lab("init").err
+    assert "`--format` knows no `dto` — did you mean `dot`?" in lab("graph", "--format", "dto").err
+    assert "`lab models` knows no `compre` — did you mean `compare`?" in lab("models", "compre").err
 
 
 def test_help_and_version_are_words_too(tmp_path: Path) -> None:
