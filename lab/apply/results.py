@@ -54,7 +54,8 @@ def explained(error: Exception) -> Problem | None:
     """The problem behind an operating system's error; None for a fault of Lab's own. Pure."""
     if isinstance(error, OSError) and error.errno:
         summary, do = _OS.get(error.errno, _OTHER)
-        where = f": {error.filename}" if error.filename else ""
+        path = error.filename2 or error.filename  # what was to be put somewhere is named by where it was to go
+        where = f": {path}" if path else ""
         return Problem(f"{summary}{where}", why=error.strerror or "", do=do)
     if isinstance(error, MemoryError):
         return Problem("out of memory", do="close other programs, or declare less at once")

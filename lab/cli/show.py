@@ -10,7 +10,7 @@ from typing import Any
 from lab.app.lab import Lab
 from lab.app.status import Shown, show
 from lab.cli import _arguments
-from lab.core.facts import ABSENT
+from lab.core.facts import ABSENT, canonical
 from lab.core.units import moment
 from lab.plan.decide import shown as short
 
@@ -48,8 +48,8 @@ def render(s: Shown, address: str) -> str:
     lines.append(f"  digest {s.digest}")
     if s.facts:
         leaves = [row for field, *values in s.facts for row in _leaves(field, values)]
-        rows = [("", "wanted", "recorded", "observed"), *((n, *(short(_text(v)) for v in vs)) for n, vs in leaves)]
-        marks = ["", *("≠" if len({_text(v) for v in vs if v is not ABSENT}) > 1 else "" for _, vs in leaves)]
+        rows = [("", "wanted", "recorded", "observed"), *((n, *map(short, vs)) for n, vs in leaves)]
+        marks = ["", *("≠" if len({canonical(v) for v in vs if v is not ABSENT}) > 1 else "" for _, vs in leaves)]
         widths = [max(len(r[i]) for r in rows) for i in range(4)]
         lines.append("")
         for mark, row in zip(marks, rows, strict=True):
@@ -69,10 +69,6 @@ def _leaves(name: str, values: Sequence[Any]) -> Iterator[tuple[str, Sequence[An
         return
     for key in sorted({k for v in inside for k in v}):
         yield from _leaves(f"{name}.{key}", [v.get(key, ABSENT) if v is not ABSENT else v for v in values])
-
-
-def _text(value: Any) -> Any:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False) if isinstance(value, (dict, list)) else value
 
 
 def _json(s: Shown, address: str) -> str:

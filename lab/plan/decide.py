@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from lab.core.address import Address
@@ -189,11 +191,21 @@ def _asked(wanted: Wanted, record: Record) -> tuple[Difference, ...]:
     before, after = record.inputs, wanted.inputs
     if not before:
         return differences(record.facts, wanted.facts, partial=True)
-    named = differences(before.get("fields", {}), after.get("fields", {}))
+    named = [_from_default(d, wanted) for d in differences(before.get("fields", {}), after.get("fields", {}))]
     behind = differences(before.get("contents", {}), after.get("contents", {}))
     return (*named, *behind) or (
         () if _only_upstream(before, after) else differences(record.facts, wanted.facts, partial=True)
     )
+
+
+def _from_default(d: Difference, wanted: Wanted) -> Difference:
+    """The same with the kind's default on the side where the field is left out. Pure."""
+    found = type(wanted.declaration).model_fields.get(d.field)
+    if found is None or not isinstance(found.default, str | int | float) or found.default == "":
+        return d
+    if d.before is ABSENT:
+        return replace(d, before=found.default)
+    return replace(d, after=found.default) if d.after is ABSENT else d
 
 
 def _only_upstream(before: Facts, after: Facts) -> bool:
@@ -242,6 +254,8 @@ def shown(value: object) -> str:
     """A value on one short line, as YAML would have it. Pure."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping | list | tuple):
+        value = json.dumps(value, sort_keys=True, ensure_ascii=False)
     text = value if isinstance(value, str) else "–" if value is ABSENT else repr(value)
     if len(text) >= 32 and all(c in "0123456789abcdef" for c in text):
         return text[:12]

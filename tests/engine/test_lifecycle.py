@@ -159,6 +159,9 @@ def test_a_saved_plan_applies_exactly_and_refuses_when_stale(tmp_path: Path) -> 
     assert lab("apply", str(tmp_path / "p.json")).code == 1
     (tmp_path / "broken.json").write_text("{")
     assert "no saved plan" in lab("apply", str(tmp_path / "broken.json")).err
+    ran = lab.run("plan", "--out", str(tmp_path / "conf"))
+    assert ran.code == 1
+    assert f"a folder stands where a file must be: {tmp_path}/conf\n" in ran.err
 
 
 def test_import_adopts_and_destroy_releases(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_change_nothing_and_it_never_runs_twice(lab: Bench) -> None:
         ("conf/experiment/train.yaml", "lr: 0.1", "lr: 0.2", "params.lr: 0.1 → 0.2"),
         ("train.py", "10 *", "9 *", "code.train.py"),
         ("helper.py", "6)", "7)", "code.helper.py"),
-        ("conf/experiment/train.yaml", "sample: 0.1", "seed: 7", "seed: 7 is new"),
+        ("conf/experiment/train.yaml", "sample: 0.1", "seed: 7", "seed: 42 → 7"),
     ):
         path = lab.root / file
         path.write_text(path.read_text().replace(old, new))
