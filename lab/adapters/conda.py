@@ -88,10 +88,10 @@ class Child:
         return answer["done"]
 
     def _answer(self) -> Iterator[bytes]:
-        """The next line that is an answer, if one comes."""
+        """The next line that is an answer, if one comes whole: its last may be cut short."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            if line.startswith(b"{"):
+            if line.startswith(b"{") and line.endswith(b"\n"):
                 yield line
                 return
 

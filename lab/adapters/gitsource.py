@@ -133,8 +133,9 @@ def _git(*words: str, sent: Mapping[str, str] | None = None) -> str:
     except subprocess.TimeoutExpired as e:
         raise problem("git did not finish within an hour", do="check the network, then apply again") from e
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1].removeprefix("fatal: ")
-        raise problem(
-            f"git cannot {words[2] if words[0] == '-C' else words[0]} it", why=last, do="check address and revision"
-        )
+        silent = f"it was ended by signal {-done.returncode}" if done.returncode < 0 else "it said nothing"
+        last = (done.stderr.strip().splitlines() or [silent])[-1].removeprefix("fatal: ")
+        verb = words[2] if words[0] == "-C" else words[0]
+        do = "check address and revision" if verb == "fetch" and done.returncode > 0 else "check the disk, apply again"
+        raise problem(f"git cannot {verb} it", why=last, do=do)
     return done.stdout

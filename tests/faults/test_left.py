@@ -6,12 +6,15 @@ Proves DC-4.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from lab.adapters import experiments
-from tests.labs import TestLab
+from lab.adapters import conda, experiments
+from lab.core.problem import Problems
+from tests.labs import REPO, TestLab
 from tests.models import make, offers
 
 
@@ -51,3 +54,31 @@ def test_a_clone_that_was_killed_is_made_again(tmp_path: Path) -> None:
     code = experiments.clone({"git": str(made.root)}, tmp_path / "run")
     assert (code / "conf/lab.yaml").is_file()
     assert not left.exists()
+
+
+def test_an_answer_of_rattlers_process_that_a_kill_cut_short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Half a line is no answer: that it ended is told, with how."""
+    cut = tmp_path / "cut"
+    cut.write_text("#!/bin/sh\nread asked\nprintf '\\n{\"done\": [1, '\nkill -9 $$\n")
+    cut.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(cut))
+    with pytest.raises(Problems, match=r"ended without an answer\n +why exit status -9"):
+        conda.Child({}).ask({"do": "survey"})
+
+
+def test_a_supervisor_that_heard_half_of_the_secrets_begins_nothing(tmp_path: Path) -> None:
+    """Who started it was killed while it said them: the run never began, and begins again."""
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from lab.runs.supervise import main; sys.exit(main(sys.argv[1]))",
+            tmp_path,
+        ],
+        input=b'{"TOKEN": "ab',
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(REPO)},
+    )
+    assert told.returncode == 1
+    assert told.stderr == b""
+    assert {p.name for p in tmp_path.iterdir()} == {"lease"}
