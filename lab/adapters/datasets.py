@@ -36,6 +36,7 @@ _MAKE = (
 def version(step: Version, stage: Stage) -> Facts:
     """The dataset's content is a version and its view shows it; raises Problems where its checks fail."""
     vault = Path(step.vault)
+    store.enter(stage.store, "", stage.state)
     store.stamp(vault, "")
     files = obtain(step, stage, vault)
     if not files:

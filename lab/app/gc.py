@@ -118,7 +118,7 @@ def gc(lab: Lab, found: Findings | None = None, *, keep: int = 1, older: float =
 def claim(lab: Lab, root: Path) -> None:
     """Other labs know that this one writes there, before it does: what it is making is not swept under its feet."""
     with contextlib.suppress(Problems):  # whatever writes there tells it
-        store.stamp(root, lab.id)
+        store.enter(root, lab.id, lab.state)
 
 
 def tidy(lab: Lab) -> None:

@@ -167,6 +167,8 @@ class Dataset(Declaration):
 
     def observe(self, world: World, context: Context) -> Facts | None:
         known = bool(context.recorded(context.address))
+        if world.stat(f"{context.store}/datasets") is None:
+            views.away(world, context.store, known)
         found = views.observe(world, self.vault(context), self.view(context), known=known)
         if found is None or "digest" not in found:
             return None if found is None else {"view": found["view"], "files": found["files"]}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.labs import TestLab
 from tests.models.conflab import Folder
 from tests.models.servers import serving, sha256
 
@@ -59,3 +61,29 @@ def test_a_volume_that_goes_away_in_the_middle_of_a_download(tmp_path: Path) -> 
     finally:
         for folder in (volume, shelf):
             subprocess.run(["umount", "-l", str(folder)], check=False, capture_output=True)
+
+
+@pytest.mark.parametrize("model", [True, False])
+def test_rows_in_a_store_whose_volume_is_away_are_not_taken_for_gone(tmp_path: Path, source: Path, model: bool) -> None:
+    """Not made again in the mount point, nor new ones: that would look like the store, and all else as gone from it."""
+    rows = source.parent / "rows"
+    lab = TestLab.make(tmp_path / "lab", {"dataset/rows": f"path: {rows}\n"})
+    if model:
+        lab.write("conf/model/tiny.yaml", f"path: {source}\nplace: copy\n")
+    assert lab("apply", "--yes").code == 0
+    store, shelf = lab.root / "store", lab.root / "shelf"
+    store.rename(shelf)
+    store.mkdir()
+    planned = lab("plan").out
+    assert "dataset.rows  not known" in planned
+    assert "it is gone" not in planned
+    lab.write("conf/dataset/more.yaml", f"path: {rows}\n")
+    ran = lab("apply", "--yes")
+    assert ran.code == 1
+    assert f"{store} is not the store it was" in ran.err
+    assert not [p for p in store.iterdir() if not p.name.startswith(".ledger")]
+    shutil.rmtree(store)
+    shelf.rename(store)
+    assert lab("apply", "--yes").code == 0
+    assert "No changes" in lab("plan").out
+    assert lab("verify").code == 0
