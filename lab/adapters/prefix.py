@@ -122,9 +122,7 @@ def _damage(prefix: str, depth: int) -> dict[str, str]:
     now = dict(walk(prefix))
     out = {rel: f"deleted ({known[4]})" for rel, known in files.items() if rel not in now}
     out |= {rel: f"foreign{_of_package(rel)}" for rel in now if rel not in files}
-    suspects = [
-        rel for rel, known in files.items() if rel in now and (depth >= 2 or _fingerprint(now[rel]) != known[:3])
-    ]
+    suspects = [rel for rel, known in files.items() if rel in now and (depth >= 2 or _changed(now[rel], known))]
     return out | _differing(prefix, {rel: now[rel] for rel in suspects}, files)
 
 
@@ -199,6 +197,10 @@ def _mtime(path: str) -> int:
 
 def _fingerprint(s: os.stat_result) -> list[int]:
     return [s.st_size, s.st_mtime_ns, s.st_ino]
+
+
+def _changed(s: os.stat_result, known: list[Any]) -> bool:
+    return _fingerprint(s) != known[:3] or stat.S_IMODE(s.st_mode) != known[5]
 
 
 def walk(prefix: str) -> Iterator[tuple[str, os.stat_result]]:

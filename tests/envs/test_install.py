@@ -83,7 +83,6 @@ def test_any_tampering_is_named_and_repaired(tmp_path: Path, built: Path, how: s
         depth = 0
     elif how == "mode":
         os.chmod(Path(step.link, "bin", "labprefix"), 0o644)
-        depth = 2
     elif how == "link":
         victim.unlink()
         victim.symlink_to("/etc/hostname")
