@@ -93,7 +93,10 @@ def lock(step: LockEnv, stage: Stage) -> Facts:
     platforms = list(spec["platforms"])
     spec["requirements"] = {p: dict(zip(("conda", "pip"), requirements(spec, p), strict=True)) for p in platforms}
     spec["channels"] = list(spec.get("channels", ()))
-    pairs = [channel(c, stage) for c in spec["channels"]]
+    try:
+        pairs = [channel(c, stage) for c in spec["channels"]]
+    except Problems as e:
+        raise placed(e, step.name, stage) from e
     here = dict(pairs)
     spec["channels"] = [written for written, _ in pairs]
     virtual = _virtual(spec, platforms, step.osx)
@@ -372,8 +375,8 @@ def placed(error: Problems, name: str, stage: Stage) -> Problems:
             if any(package(part.strip(" []\"'")) in words - _KEYS for part in bare.split(", ")):
                 return replace(p, file=path, line=n)
         # What no line names, a key asks for: `python:` a package of conda's, `pip:` conda's own pip.
-        asking = (n for n, line in enumerate(lines, 1) for key in ("python", "pip")
-                  if key in words and line.startswith(f"{key}:"))  # fmt: skip
+        asking = (n for n, line in enumerate(lines, 1) for key in ("python", "pip", "channels")
+                  if key.removesuffix("s") in words and line.startswith(f"{key}:"))  # fmt: skip
         return replace(p, file=path, line=next(asking, 1))
 
     return Problems(*(place(p) for p in error.problems))

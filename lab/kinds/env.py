@@ -205,6 +205,12 @@ class Env(Declaration):
         if self.lock == "pins" and (spec.get("channels") or spec.get("conda")):
             yield "pins are for envs of Python packages only", "lock", "leave `lock:` out, or the conda part"
         lock = self.locked(context)
+        if lock and context.host.platform in spec["platforms"] and not self.here(context):
+            yield (
+                f"the lock has nothing for {context.host.platform}, for which the env is declared",
+                "",
+                "restore it from git, or remove it and lock again",
+            )
         if lock and "lockfile" in lock:
             path = self._lockfile(context, str(lock.get("lockfile")))
             if context.content(context.path(path)) != lock.get("sha256"):

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lab.adapters import container
 from lab.app import env as verbs
@@ -116,6 +117,13 @@ def test_what_a_key_asks_for_is_told_at_its_line(tmp_path: Path, built: Path, mo
     assert said in f"{problem.why} {problem.do}"
 
 
+def test_a_channel_that_is_not_there_is_told_at_its_line(tmp_path: Path) -> None:
+    """A folder that is none is a problem at `channels:`."""
+    (problem,) = next(o.problems for o in lock(lab_at(tmp_path, one=f"python: '{SHORT}'\nchannels: [./nowhere]\n")))
+    assert (problem.file, problem.line) == ("conf/env/one.yaml", 2)
+    assert "nowhere is not there" in problem.summary
+
+
 def test_what_is_wrong_is_said_before_anything_is_done(tmp_path: Path, built: Path) -> None:
     """Mistakes in an env's YAML are problems with their line, all before anything is done."""
     cases = {
@@ -142,6 +150,13 @@ def test_a_lock_edited_by_hand_is_a_problem(tmp_path: Path, built: Path) -> None
     path = tmp_path / "conf" / "lock" / "env" / "one.conda-lock.yml"
     path.write_text(path.read_text().replace("1.1.0", "2.0.0"))
     with pytest.raises(Problems, match="is not the file that was locked"):
+        _ = Lab.find(tmp_path).declarations
+    path.write_text(path.read_text().replace("2.0.0", "1.1.0"))
+    summary = path.with_name("one.yaml")
+    held = yaml.safe_load(summary.read_text())
+    del held["platforms"]["linux-64"]
+    summary.write_text(yaml.safe_dump(held))
+    with pytest.raises(Problems, match="the lock has nothing for linux-64"):
         _ = Lab.find(tmp_path).declarations
 
 
