@@ -197,8 +197,6 @@ def _repair(step: InstallEnv, stage: Stage, here: Path, lock: dict[str, Any], da
     of_conda = tuple(sorted({o.partition(":")[2].rpartition(" ")[0] for o in own.values() if o.startswith("conda:")}))
     of_pip = {uv.normalized(o.partition(":")[2].rpartition(" ")[0]) for o in own.values() if o.startswith("pip:")}
     if of_conda:
-        for name in of_conda:
-            _complete(here, name)
         _conda(step, stage, here, lock, reinstall=of_conda)
     if of_pip:
         wheels = [w for w in _wheels(step, stage) if uv.normalized(w["name"]) in of_pip]
@@ -209,19 +207,6 @@ def _repair(step: InstallEnv, stage: Stage, here: Path, lock: dict[str, Any], da
         return False
     survey.record(here, now)
     return True
-
-
-def _complete(here: Path, name: str) -> None:
-    """Every file a package's record names is there, so that uninstalling it does not fail on a missing one."""
-    for record in (here / "conda-meta").glob(f"{name}-*-*.json"):
-        with contextlib.suppress(ValueError, OSError):
-            said = json.loads(record.read_bytes())
-            if said["name"] == name:
-                for p in said["paths_data"]["paths"]:
-                    path = here / p["_path"]
-                    if not os.path.lexists(path):
-                        path.parent.mkdir(parents=True, exist_ok=True)
-                        path.touch()
 
 
 def _evict(stage: Stage, damaged: dict[str, str]) -> None:

@@ -99,6 +99,22 @@ def test_a_repair_writes_through_no_link(tmp_path: Path, built: Path, link: Call
     assert other.read_text() == "not of this env\n"
 
 
+def test_a_repair_that_brings_back_the_damage_is_none(
+    tmp_path: Path, built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the cache keeps its poisoned copy, nothing is said to be repaired, and the env to be damaged as before."""
+    stage, step = made(tmp_path, built, "labhello ==1.1.0")
+    with site(step, "labhello", "__init__.py").open("a") as f:
+        f.write("evil = True\n")
+    monkeypatch.setattr(conda, "evict", lambda cache, packages: None)
+    with pytest.raises(Problems, match="cannot be installed as locked"):
+        envs.install(step, stage)
+    assert envs.observe(step.link, 2)["state"] == "1 edited"
+    monkeypatch.undo()
+    envs.install(step, stage)
+    assert envs.observe(step.link, 2)["state"] == "intact"
+
+
 def test_rattler_repairs_nothing_by_itself(tmp_path: Path, built: Path) -> None:
     """The control of the repair tests: installing again over a drifted prefix silently leaves it as it is."""
     stage, step = made(tmp_path, built, "labhello ==1.1.0")
