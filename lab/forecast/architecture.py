@@ -190,6 +190,26 @@ class Architecture:
         return replace(self, **changes, source=source)
 
 
+_SORTS = {f.name: str(f.type) for f in fields(Architecture)}
+_SIZE, _LAYERS = 1 << 50, 1 << 14
+"""What no number of an architecture comes to, and no count of its layers."""
+
+
+def possible(name: str, value: Any) -> bool:
+    """Whether an architecture's fact of this name can have this value. Pure."""
+    return _possible(_SORTS[name], value, _LAYERS if name.endswith("layers") or name == "mtp" else _SIZE)
+
+
+def _possible(sort: str, value: Any, most: int) -> bool:
+    if sort.startswith("tuple["):
+        return isinstance(value, (list, tuple)) and all(_possible(sort[6:9], v, most) for v in value)
+    if sort.startswith("Mapping["):
+        return isinstance(value, Mapping) and all(_possible("int", v, most) for v in value.values())
+    if value is None:
+        return sort.endswith("None")
+    return type(value).__name__ == sort.partition(" ")[0] and (type(value) is not int or 0 <= value < most)
+
+
 SSM_FAMILIES = frozenset({"nemotron_h", "nemotron_h_moe"})
 """Families whose layers are either a mixer or a feed-forward block, never both."""
 

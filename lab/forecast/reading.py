@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from lab.forecast import families
-from lab.forecast.architecture import FULL, LINEAR, NONE, SSM, WINDOW, Architecture
+from lab.forecast.architecture import FULL, LINEAR, NONE, SSM, WINDOW, Architecture, possible
 from lab.forecast.gguf_mix import Tensor
 from lab.forecast.gguf_types import IDS
 
@@ -256,15 +256,20 @@ def from_facts(facts: Mapping[str, Any], name: str = "") -> Architecture:
 
 
 def from_lock(facts: Mapping[str, Any], name: str = "") -> Architecture:
-    """The architecture that `Architecture.facts()` wrote into a lock; unknown keys are left out. Pure."""
-    known = {f.name for f in fields(Architecture)}
+    """The architecture that `Architecture.facts()` wrote into a lock; unknown keys are left out. Pure.
+
+    What cannot be so, such as a text for a width, is not known: counting with it could take all memory.
+    """
+    known = {f.name for f in fields(Architecture)} - {"tensors", "unknown"}
     values: dict[str, Any] = {}
+    odd: list[str] = []
     for key, value in facts.items():
-        if key in known:
+        if key in known and possible(key, value):
             values[key] = tuple(value) if isinstance(value, list) else value
+        elif key in known:
+            odd.append(f"the lock's {key} cannot be {str(value)[:40]!r}")
     values.setdefault("name", name)
-    values["source"] = "lock"
-    return Architecture(**values)
+    return Architecture(**{**values, "source": "lock", "unknown": tuple(odd)})
 
 
 def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -79,6 +79,18 @@ def test_a_lock_gives_back_what_was_written() -> None:
         assert again.with_(source=known.source, unknown=known.unknown) == known
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("width", "9" * 400), ("ffn", 2**64), ("layers", 2**31), ("heads", -1), ("ssm", {"heads": "x"})]
+)
+def test_what_a_lock_says_and_cannot_be_is_not_known(key: str, value: object) -> None:
+    """A text or a number beyond all reason is no size: counting with it took minutes and all memory."""
+    whole = reading.from_config(QWEN).facts()
+    found = reading.from_lock({**whole, key: value})
+    assert getattr(found, key) == getattr(Architecture(), key)
+    assert [u for u in found.unknown if f"the lock's {key} cannot be" in u]
+    assert reading.from_lock(whole).unknown == ()
+
+
 def test_what_is_not_known_is_said_and_not_guessed() -> None:
     """An unknown model_type, a tower and a config with holes say what is missing; nothing raises."""
     strange = reading.from_config({"model_type": "martian", "hidden_size": 64})
