@@ -32,6 +32,20 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(os.environ["LAB_STORE"], ignore_errors=True)
 
 
+LONGEST = (
+    "faults/test_fuzz", "faults/test_killed", "faults/test_errors", "host/test_broker", "sweeps/test_executors",
+    "host/test_killed", "host/test_backup_begun", "host/test_rebuild", "faults/test_heavy", "host/test_guests",
+    "host/test_access", "faults/test_inner", "sweeps/test_resume", "host/test_offline",
+)  # fmt: skip
+"""Files that take a minute or more, about the longest first: begun last, one leaves the other worker without work."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first, the others as they were."""
+    ranks = {f"{name}.py": rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(f"{item.path.parent.name}/{item.path.name}", len(ranks)))
+
+
 OUTCOMES: dict[str, set[str]] = {}
 """`FILE::FUNCTION` → how it went, over all its parameters."""
 
