@@ -168,7 +168,11 @@ def _damage(lab: Any) -> Problems | None:
     from lab.ledger.ledger import Ledger, altered
 
     try:
-        found = altered(Ledger.read(lab.kept, ""))
+        kept = lab.kept
+    except Exception:
+        return None  # not even the head could be read: nothing can be said of the ledger
+    try:
+        found = altered(Ledger.read(kept, ""))
     except Problems as e:
         return e
     except Exception as e:

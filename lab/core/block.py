@@ -11,16 +11,25 @@ import textwrap
 from collections.abc import Mapping
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core.core_schema import CoreSchema
+
+from lab.core.exact import exact
 
 
 class Block(BaseModel):
-    """Part of a file of conf/: frozen, and with no other fields than its own."""
+    """Part of a file of conf/: frozen, with no other fields than its own, and no value taken for another.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Infinity and what is no number are refused: no limit, size or time is one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return cast(CoreSchema, exact(handler(source), cls))
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:

@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from lab.core.block import Block
 
 GIB = 2**30
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]i?B)")
@@ -19,8 +21,10 @@ def _bytes(value: Any) -> Any:
     return value
 
 
-Bytes = Annotated[int, BeforeValidator(_bytes)]
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
 """A number of bytes, or `460GB`, `512GiB`."""
+Count = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
 
 SUPPORT: Mapping[str, str] = {
     "reference": "the machine Lab is made for: defaults, advice and playbooks are chosen for it",
@@ -30,17 +34,17 @@ SUPPORT: Mapping[str, str] = {
 """Each level of support, and what it means."""
 
 
-class Engine(BaseModel):
+class Engine(Block):
     """How fast one engine was measured to run on a machine; by type where types differ."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     version: str = ""
-    eta: float
+    eta: Rate
     """Share of the memory's bandwidth at which weights are read."""
     alpha: float
     """Seconds per layer and token beside reading."""
-    flops: float
+    flops: Rate
     """FLOP/s reached in prompts."""
     eta_by_type: Mapping[str, float] = {}
     flops_by_type: Mapping[str, float] = {}
@@ -48,43 +52,41 @@ class Engine(BaseModel):
     """Why it no longer holds: the engine was upgraded since."""
 
 
-class Host(BaseModel):
+class Host(Block):
     """One machine, declared in `conf/host/NAME.yaml` or read from the machine itself (`host: auto`).
 
     Bytes are bytes, bandwidth is GB/s (10^9), rates are units per second. None means "not known".
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = "auto"
     platform: str = "linux-64"
     """conda's name of the platform: `linux-64`, `linux-aarch64`, `osx-arm64`."""
     chip: str = ""
     """`M3 Ultra`, or the CPU's name."""
-    cores: int | None = None
+    cores: Count | None = None
     """CPU cores."""
-    gpu_cores: int | None = None
+    gpu_cores: Count | None = None
     memory: Bytes | None = None
     """Bytes of (unified) memory."""
     wired_limit: Bytes | None = None
     """Bytes the accelerator may wire; None where the system's default stands."""
-    bandwidth: float | None = None
+    bandwidth: Rate | None = None
     """Memory bandwidth, GB/s."""
-    tflops: float | None = None
+    tflops: Rate | None = None
     """Dense half-precision TFLOP/s of the accelerator, else of the CPU."""
     gpu: str = ""
     """`metal`, `cuda` or empty."""
     gpu_memory: Bytes | None = None
     """Bytes of a discrete accelerator's own memory."""
-    gpu_bandwidth: float | None = None
+    gpu_bandwidth: Rate | None = None
     """GB/s of a discrete accelerator's own memory."""
-    network: float | None = None
+    network: Rate | None = None
     """Download rate, bytes/s."""
     disk: Bytes | None = None
     """Bytes of the volume the store is on: what a plan for this host may take in all."""
-    disk_rate: float | None = None
+    disk_rate: Rate | None = None
     """Sequential disk rate, bytes/s."""
-    quantize: float | None = None
+    quantize: Rate | None = None
     """Weights per second that llama.cpp was measured to turn into Q4_K on all cores."""
     engines: Mapping[str, Engine] = {}
     """What `lab calibrate` measured of each engine; `llama.cpp`, `mlx`."""

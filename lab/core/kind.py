@@ -144,6 +144,8 @@ class Declaration(Block):
     """Wanted facts that are no part of the digest: where only they differ it is updated, and never made again."""
     pinned: ClassVar[frozenset[str]] = frozenset()
     """Fields that say which version of a thing is meant: `lab promote` takes them from one stage to another."""
+    written: ClassVar[Mapping[str, str]] = {}
+    """Field → the key it is written under where that is another, so that what is wrong is told where it stands."""
     aside: ClassVar[frozenset[str]] = frozenset({"description", "tags", "protect", "enabled", "after", "overwrite"})
     """Fields that do not affect the result and never enter the digest; a kind adds its own with `aside | {...}`."""
 

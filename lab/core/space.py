@@ -87,7 +87,9 @@ def dimension(name: str, value: Any) -> Dimension:
     for key in ("low", "high"):
         if not _number(value.get(key)):
             raise ValueError(f"{name}: `{key}` must be a number" if key in value else f"{name} needs `{key}`")
-    low, high, step, log = value["low"], value["high"], value.get("step"), bool(value.get("log", False))
+    low, high, step, log = value["low"], value["high"], value.get("step"), value.get("log", False)
+    if not isinstance(log, bool):
+        raise ValueError(f"{name}: `log` is true or false")
     if step is not None and not _number(step):
         raise ValueError(f"{name}: `step` must be a number")
     whole = all(isinstance(v, int) for v in (low, high, *(() if step is None else (step,))))

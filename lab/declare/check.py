@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
 from lab.core.address import Address, is_name
@@ -93,7 +94,7 @@ def _said(declared: Declared, earlier: bool) -> Iterator[Problem]:
     """What each kind finds wrong in its context, and what two resources claim at once."""
     claims: dict[str, Address] = {}
     for address, declaration in declared.declarations.items():
-        if any(r not in declared.declarations and r not in declared.ladders for r in declaration.requires()):
+        if any(r not in declared.declarations for r in declared.needs[address]):
             continue  # said where the reference stands; the kind could only stumble over it
         context = declared.context(address)
         try:
@@ -108,7 +109,10 @@ def _said(declared: Declared, earlier: bool) -> Iterator[Problem]:
                     summary = f"{address} and {other} both claim {claim}"
                     yield Problem(summary, file, line, column, do="declare it once", address=address)
         except Problems as e:
-            yield from e.problems
-        except Exception:
+            file, line, column = declared.where.at(address, ())
+            yield from (p if p.file else replace(p, file=file, line=line, column=column) for p in e.problems)
+        except Exception as e:
             if not earlier:
-                raise
+                file, line, column = declared.where.at(address, ())
+                said = f"{address} cannot be understood ({type(e).__name__}: {e})"
+                yield Problem(said, file, line, column, do="compare it with `lab schema`", address=address)

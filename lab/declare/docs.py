@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
+from typing_extensions import is_typeddict
 
 from lab import kinds
 from lab.core.address import Address
@@ -178,6 +179,8 @@ def _takes(annotation: Any, refers: tuple[str, ...] = ()) -> str:
         return f"list of {_takes(args[0], refers)}" if args else "list"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
+    if is_typeddict(annotation):
+        return f"mapping of {', '.join(f'`{key}`' for key in annotation.__annotations__)}"
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return f"mapping to {_takes(args[1], refers)}" if args else "mapping"
     if args:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from lab.core.problem import Problem, Problems, did_you_mean
 from lab.core.stages import GROUP, within
 from lab.declare import overrides as operations
 from lab.declare.blocks import Found, blocks, through_hydra
-from lab.declare.cache import Cache
+from lab.declare.cache import Cache, uncollected
 from lab.declare.check import check
 from lab.declare.conf import Conf, known_kinds, unused_group, walk
 from lab.declare.context import Recorded, Surroundings
@@ -54,18 +52,6 @@ def load(
     loading.everything = everything
     with uncollected():
         return loading.run()
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """The garbage collector rests: a load makes many objects that stay, and walking them again costs a third more."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def composed(root: Path, overrides: Sequence[str] = (), *, profile: str | None = None) -> dict[str, Any]:
@@ -273,7 +259,6 @@ class Loading:
             if model is None:
                 continue
             ladders = getattr(model.expand, "__func__", None) is not getattr(Declaration.expand, "__func__", None)
-            validate = model.__pydantic_validator__.validate_python
             known = self.conf.kinds.get(kind, {})
             for name, block in of_kind.blocks.items():
                 address = Address(f"{kind}.{name}")
@@ -294,11 +279,8 @@ class Loading:
                     block = {"on" if key is True else key: value for key, value in block.items()}
                 if ladders and self._ladder(model, address, block):
                     continue
-                try:
-                    self._keep(address, validate(block))
-                except ValidationError as e:
-                    for fault in faults(e, model, block, address):
-                        self._fault(address, fault)
+                if (sound := self._sound(model, address, block)) is not None:
+                    self._keep(address, sound)
 
     def _unresolved(self, e: Unresolved) -> None:
         """Told where it stands, which may be another block or the head; there it is the same problem, and told once."""
@@ -317,20 +299,12 @@ class Loading:
                 if name in of_kind.interpolated or name in of_kind.hydra:
                     continue
                 address = Address.of(kind, name)
-                for one in (model.expand(name, block) or {name: block}).values():
-                    try:
-                        model.model_validate(one)
-                    except ValidationError as e:
-                        for fault in faults(e, model, one, address):
-                            self._fault(address, fault)
+                for one in (_levels(model, name, block) or {name: block}).values():
+                    self._sound(model, address, one)
 
     def _ladder(self, model: type[Declaration], address: Address, block: Any) -> bool:
         """Whether the block is a ladder; its levels are declared, each under its own address."""
-        try:
-            levels = model.expand(address.name, block) if isinstance(block, dict) else None
-        except (TypeError, ValueError, AttributeError, KeyError):
-            return False
-        if levels is None:
+        if (levels := _levels(model, address.name, block)) is None:
             return False
         made = []
         for name, level in levels.items():
@@ -339,16 +313,26 @@ class Loading:
             if not is_name(name):
                 self._fault(address, Fault(f"`{name}` is no valid name for a level", ()))
                 continue
-            try:
-                self._keep(inner, model.model_validate(level))
-            except ValidationError as e:
-                for fault in faults(e, model, level, address):
-                    self._fault(address, fault)
+            if (sound := self._sound(model, address, level)) is not None:
+                self._keep(inner, sound)
+            else:
                 self.broken.add(inner)
             made.append(inner)
         self.files.pop(address)
         self.ladders[address] = tuple(made)
         return True
+
+    def _sound(self, model: type[Declaration], address: Address, block: Any) -> Declaration | None:
+        """The declaration that a block makes; None where it makes none, and what is wrong with it is told."""
+        try:
+            return model.model_validate(block)
+        except ValidationError as e:
+            wrong = faults(e, model, block, address)
+        except Exception as e:  # a kind of others may stumble over what nobody foresaw
+            wrong = [Fault(f"{address} cannot be understood ({type(e).__name__}: {e})", ())]
+        for fault in wrong:
+            self._fault(address, fault)
+        return None
 
     def _keep(self, address: Address, declaration: Declaration) -> None:
         if address in self.declarations:
@@ -387,6 +371,13 @@ class Loading:
             if inner and (line, column) != locate(self.conf.conf / name, inner[:-1], key=key):
                 return Problem(summary, file=f"conf/{name}", line=line, column=column, do=do)
         return Problem(summary, file=best[0], line=best[1], do=do)
+
+
+def _levels(model: type[Declaration], name: str, block: Any) -> Mapping[str, Any] | None:
+    try:
+        return model.expand(name, block) if isinstance(block, dict) else None
+    except (TypeError, ValueError, AttributeError, KeyError):
+        return None
 
 
 def _fields(kind: str) -> frozenset[str]:

@@ -150,6 +150,8 @@ class Builder:
             raise Broken("aliases multiply the values of this file", node, "write the values out, or fewer of them")
         tag = node.tag
         if tag == _STR and isinstance(node, yaml.ScalarNode):
+            if "\0" in node.value:
+                raise Broken("a text holds a NUL character", node, "leave it out: no path, word or file may have one")
             return node.value
         if tag == _MAP and isinstance(node, yaml.MappingNode):
             return self._mapping(node, depth)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from typing_extensions import get_type_hints, is_typeddict
 
 from lab.core.problem import did_you_mean
 from lab.core.secret import Secret
@@ -18,6 +19,7 @@ _EXPECTED = {
     "int_from_float": "a whole number",
     "float_type": "a number",
     "float_parsing": "a number",
+    "finite_number": "a finite number",
     "bool_type": "true or false",
     "bool_parsing": "true or false",
     "tuple_type": "a list",
@@ -69,7 +71,7 @@ def faults(error: ValidationError, model: type[BaseModel], block: Any, name: str
     """What is wrong with `block`, the value of `name`, one fault per field. Pure."""
     grouped: dict[tuple[Any, ...], list[Any]] = {}
     for item in error.errors(include_url=False):
-        path = _path(item["loc"], block, item["type"])
+        path = _path(_as_written(item["loc"], block, model), block, item["type"])
         grouped.setdefault(path, []).append(item)
     out = []
     for path, items in grouped.items():
@@ -78,6 +80,12 @@ def faults(error: ValidationError, model: type[BaseModel], block: Any, name: str
             continue
         out.append(_fault(path, items, model, block, name))
     return out
+
+
+def _as_written(loc: Sequence[Any], block: Any, model: type[BaseModel]) -> Sequence[Any]:
+    if not loc or not isinstance(block, Mapping) or loc[0] in block:
+        return loc
+    return (getattr(model, "written", {}).get(loc[0], loc[0]), *loc[1:])
 
 
 def _path(loc: Sequence[Any], block: Any, kind: str) -> tuple[Any, ...]:
@@ -99,7 +107,7 @@ def _fault(path: tuple[Any, ...], items: list[Any], model: type[BaseModel], bloc
     item = items[0]
     kind, context = item["type"], item.get("ctx") or {}
     field = ".".join(map(str, path))
-    if kind == "extra_forbidden":
+    if kind == "extra_forbidden" and path:
         known = _fields(model, path[:-1])
         where = ".".join(filter(None, [name, *map(str, path[:-1])])) or "the head"
         return Fault(f"unknown key `{path[-1]}` in {where}{did_you_mean(str(path[-1]), known)}", path, key=True)
@@ -150,18 +158,22 @@ def _given(item: Mapping[str, Any], model: type[BaseModel], path: tuple[Any, ...
 
 
 def _fields(model: type[BaseModel], path: Sequence[Any]) -> set[str]:
-    """The keys that the model at `path` inside `model` knows, aliases included."""
+    """The keys that the model or typed dictionary at `path` inside `model` knows, aliases included."""
     here: Any = model
     for step in path:
-        info = here.model_fields.get(step) if _is_model(here) else None
-        if info is None:
-            break
-        here = next(iter(_models(info.annotation)), here)
-    return {f.alias or n for n, f in here.model_fields.items()} if _is_model(here) else set()
+        found = _annotations(here).get(step)
+        here = next(iter(_models(found)), here) if found is not None else here
+    return set(_annotations(here))
+
+
+def _annotations(model: Any) -> dict[str, Any]:
+    if _is_model(model):
+        return {f.alias or n: f.annotation for n, f in model.model_fields.items()}
+    return get_type_hints(model) if is_typeddict(model) else {}
 
 
 def _models(annotation: Any) -> list[Any]:
-    if _is_model(annotation):
+    if _is_model(annotation) or is_typeddict(annotation):
         return [annotation]
     return [m for arg in get_args(annotation) for m in _models(arg)]
 

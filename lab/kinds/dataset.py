@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
 from lab.core import views
 from lab.core.address import Address
 from lab.core.change import Action, Change
+from lab.core.data_rules import Checks, Policy, Transform
 from lab.core.facts import Facts
 from lab.core.forecast import Estimate, Forecast
 from lab.core.kind import Context, Declaration, Ref
@@ -72,11 +73,11 @@ class Dataset(Declaration):
     """Datasets whose files it unites; a file they have with different content is a problem."""
     format: Literal["", "csv", "tsv", "jsonl", "json", "parquet", "arrow", "text", "images", "tfrecord", "files"] = ""
     """Its format; empty finds it by names and contents."""
-    transform: tuple[Mapping[str, Any], ...] = ()
+    transform: tuple[Transform, ...] = ()
     """Steps over its rows, each kept by the hash of its input: `{filter: "score > 0.5"}`, `{dedupe: [text]}`."""
-    checks: Mapping[str, Any] = {}
+    checks: Checks = Checks()
     """What must hold: rows, columns (name → type), not_null, unique, ranges, values, duplicates, outliers, files."""
-    splits: Mapping[str, float] = {}
+    splits: Mapping[str, Annotated[float, Field(ge=0)]] = {}
     """Name → share; a row falls by the hash of its content (or of `split_by`), so equal rows fall together."""
     split_by: str = ""
     """The column whose value decides the split: all rows of one author, one document."""
@@ -84,13 +85,13 @@ class Dataset(Declaration):
     """For splits and samples."""
     access: Mapping[Literal["read", "write"], tuple[str, ...]] = {}
     """Users and `@groups` of this machine who may read or write it; without it, everybody who may read the store."""
-    policy: Mapping[str, Mapping[str, Any]] = {}
+    policy: Mapping[str, Policy] = {}
     """Role → `{columns: […], deny: […], mask: […], where: …}`: what `lab dataset read --as ROLE` gives."""
     waive: bool = False
     """Take a version whose checks fail; what failed is recorded with it."""
     license: str = ""
     """Its licence."""
-    versions: Mapping[str, int] = {}
+    versions: Mapping[str, Annotated[int, Field(ge=1)]] = {}
     """Tag → version number."""
     notes: Mapping[str, str] = {}
     """Column → where it comes from and what it means."""

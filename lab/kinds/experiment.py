@@ -6,7 +6,7 @@ import itertools
 import os.path
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
@@ -18,6 +18,7 @@ from lab.core.forecast import Estimate, Forecast
 from lab.core.kind import Context, Declaration, Ref
 from lab.core.problem import did_you_mean
 from lab.core.registering import Registered
+from lab.core.run_rules import Keep, Resources, Stop
 from lab.core.secret import Place, Secret
 from lab.core.step import Step
 from lab.core.steps_runs import Execute, Forget, Register
@@ -89,11 +90,11 @@ class Experiment(Declaration):
     """Environment variables."""
     secrets: Mapping[str, Secret] = {}
     """Environment variable → secret reference; the value is masked in its log."""
-    resources: Mapping[Literal["memory", "cores", "accelerator", "cards"], Any] = {}
+    resources: Resources = Resources()
     """`memory`: it begins when that is free and ends above it; `cores`; `accelerator: metal | cuda`; own `cards`."""
     priority: int = 0
     """Of those that wait for room, the higher begin first; see `lab queue`."""
-    timeout: float | None = None
+    timeout: float | None = Field(None, gt=0)
     """Seconds, or `90m`, `12h`, after which it is ended."""
     retries: int = Field(0, ge=0)
     """How often a failed run is tried again."""
@@ -105,9 +106,9 @@ class Experiment(Declaration):
     """Metrics it promises; a run without them has failed."""
     patterns: Mapping[str, str] = {}
     """Metric → regular expression for what it prints; the first group is the value."""
-    stop: Mapping[Literal["metric", "goal", "patience", "delta", "target"], Any] = {}
+    stop: Stop = Stop()
     """When it may stop early: `{metric: loss, patience: 5}` or `{metric: loss, target: 0.1}`."""
-    keep: Mapping[Literal["last", "every", "best"], Any] = {}
+    keep: Keep = Keep()
     """Which checkpoints stay: `{last: 2, every: 1000, best: {metric: loss, goal: min}}`; files named `…STEP….…`."""
     when: Literal["stale", "missing", "manual"] = "stale"
     """`stale`: when anything it depends on changes; `missing`: only if it never ran; `manual`: only by `lab run`."""
@@ -117,7 +118,7 @@ class Experiment(Declaration):
     """That launcher; `command:` names the script and its arguments."""
     isolation: Literal["process", "inline"] = "process"
     """`inline` runs a `call` in Lab's own process: no limits, but milliseconds of overhead."""
-    tolerance: Mapping[str, float] = {}
+    tolerance: Mapping[str, Annotated[float, Field(ge=0)]] = {}
     """Metric (or `*`) → relative difference that `lab reproduce` takes as equal; 0 without it."""
     sample: float = Field(5.0, gt=0)
     """Seconds between two readings of the machine."""
@@ -157,14 +158,13 @@ class Experiment(Declaration):
         if self.each:
             raise ValueError("`each` takes a mapping of names to lists: `each: {level: [Q8_0, Q4_K_M]}`")
         if len(named) != 1:
-            also = ", not " + " and ".join(named) if named else ""
-            raise ValueError(f"give exactly one of command, call, notebook{also}")
+            raise ValueError(f"give exactly one of command, call, notebook, not {' and '.join(named) or 'none'}")
         if self.isolation == "inline" and (not self.call or self.env or self.timeout or self.secrets or self.cards()):
             raise ValueError("`isolation: inline` is for a `call` without env, timeout, secrets and cards")
-        if self.launcher and self.command == "":
+        if self.stop and "metric" not in self.stop:
+            raise ValueError("`stop` needs a `metric` to judge by")
+        if self.launcher and not self.command:
             raise ValueError("`launcher` needs a `command`: the script and its arguments")
-        if not isinstance(self.resources.get("cards", 0), int):
-            raise ValueError("`resources.cards` is a whole number")
         return self
 
     # --- what it is made from -------------------------------------------------------------------------------------
@@ -373,7 +373,7 @@ class Experiment(Declaration):
             inputs=used,
             secrets={k: str(v) for k, v in self.secrets.items()},
             source={str(k): v for k, v in self.source.items()},
-            keep={str(k): v for k, v in self.keep.items()},
+            keep=dict(self.keep),
             register=self.rule(context),
             record=context.path(self.record) if self.record else "",
             goal=self.goal,

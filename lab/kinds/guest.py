@@ -84,9 +84,10 @@ class Guest(Declaration):
     @model_validator(mode="before")
     @classmethod
     def _after_what_they_use(cls, block: Any) -> Any:
-        if isinstance(block, Mapping) and isinstance(block.get("may"), (list, tuple)):
-            order = [m for m in block["may"] if isinstance(m, str) and m.partition(".")[0] in MADE and "." in m]
-            return {**block, "after": tuple(dict.fromkeys([*block.get("after", ()), *order]))}
+        may, after = (block.get("may"), block.get("after", ())) if isinstance(block, Mapping) else (None, None)
+        if isinstance(may, (list, tuple)) and isinstance(after, (list, tuple)):
+            order = [m for m in may if isinstance(m, str) and m.partition(".")[0] in MADE and "." in m]
+            return {**block, "after": tuple(dict.fromkeys([*after, *order]))}
         return block
 
     def requires(self) -> tuple[Address, ...]:

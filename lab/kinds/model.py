@@ -56,6 +56,7 @@ class Model(Declaration):
         "path", "url", "urls", "sha256", "size", "hub", "revision", "include", "exclude", "ollama", "git",
         "release", "tag",
     })  # fmt: skip
+    written: ClassVar[Mapping[str, str]] = {"urls": "url"}
     aside: ClassVar[frozenset[str]] = Declaration.aside | {
         "license", "origin", "store", "token", "endpoint", "place", "family", "allow_pickle", "timeout",
         "allow_overcommit", "budget",

@@ -107,7 +107,16 @@ class Sweep(Declaration):
     @field_validator("sampler", "pruner", "executor", mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and value and not (isinstance(value.get("name"), str) and value["name"]):
+            raise ValueError("say which by `name:`, or its name alone")
         return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("stop")
+    @classmethod
+    def _counted(cls, value: Mapping[str, float]) -> Mapping[str, float]:
+        if (patience := value.get("patience", 1)) < 1 or patience != int(patience):
+            raise ValueError("`patience` is a number of trials: 1 or more")
+        return value
 
     @field_validator("timeout", "budget", mode="before")
     @classmethod
@@ -172,8 +181,8 @@ class Sweep(Declaration):
         """The experiment comes first; that it must not enter the digest whole is said in `contents`."""
         if isinstance(value, Mapping) and isinstance(value.get("experiment"), str) and value["experiment"]:
             name = RefTo("experiment")(value["experiment"])
-            after = tuple(value.get("after") or ())
-            if name not in after:
+            after = value.get("after", ())
+            if isinstance(after, (list, tuple)) and name not in after:
                 return {**value, "after": (*after, str(name))}
         return value
 
