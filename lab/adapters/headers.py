@@ -55,14 +55,15 @@ def facts(files: Mapping[str, Path]) -> ModelFacts:
     found |= _texts(files, small.get("tokenizer_config.json", {}))
     found["bytes"] = sum(p.stat().st_size for p in files.values())
     found["files"] = len(files)
-    return {k: v for k, v in found.items() if v not in (None, "", {})}
+    return {k: v for k, v in found.items() if v not in (None, "", {}) and _sayable(v)}
 
 
 def from_gguf(headers: Mapping[str, Header]) -> ModelFacts:
     """The facts of a GGUF file, or of the parts of a split one. Several whole files are told as `variants`. Pure."""
     names = sorted(headers)
     first = headers[names[0]]
-    if int(first.values.get("split.count", 0) or 0) < 2 and len(names) > 1:
+    parts = first.values.get("split.count")
+    if not (isinstance(parts, int) and parts > 1) and len(names) > 1:
         one = from_gguf({names[0]: first})
         return one | {"variants": {n: from_gguf({n: headers[n]}).get("precision", "") for n in names}}
     v = first.values
@@ -88,7 +89,7 @@ def from_gguf(headers: Mapping[str, Header]) -> ModelFacts:
         "license": v.get("general.license"),
         "tokenizer": tokens["sha256"][:16] if isinstance(tokens, Mapping) else None,
         "chat_template": _short(str(template)) if template else None,
-        "config": {k: x for k, x in config.items() if not isinstance(x, Mapping)},
+        "config": {k: x for k, x in config.items() if not isinstance(x, Mapping) and _sayable(x)},
         "shape": _gguf_shape(v, tensors),
     }
 
@@ -110,7 +111,7 @@ def from_config(config: Mapping[str, Any]) -> ModelFacts:
     return {
         "architecture": config.get("model_type") or (names[0] if isinstance(names, list) and names else None),
         "context": context if isinstance(context, int) else None,
-        "config": {k: x for k, x in config.items() if k != "auto_map" and len(str(x)) < 4096},
+        "config": {k: x for k, x in config.items() if k != "auto_map" and _sayable([k, x]) and len(str(x)) < 4096},
         "shape": _shape(config) if config else None,
     }
 
@@ -146,6 +147,14 @@ def _shape(config: Mapping[str, Any]) -> dict[str, Any] | None:
         return reading.from_config(config).facts()
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError):
         return None
+
+
+def _sayable(value: Any) -> bool:
+    """Whether plain JSON in UTF-8 can hold it: no infinity, nothing that is no number, no half character."""
+    try:
+        return bool(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
+    except ValueError:
+        return False
 
 
 def _short(text: str) -> str:

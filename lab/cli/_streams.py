@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
 from typing import IO, Any
@@ -19,7 +20,11 @@ def steady() -> tuple[Any, Any]:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # The lowest that is free: this one.
     sys.stdin = sys.stdin or os.fdopen(0)
-    return Steady(sys.stdout or os.fdopen(1, "w")), Steady(sys.stderr or os.fdopen(2, "w"), aside=True)
+    out, err = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
+    for stream in (out, err):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what the terminal's encoding lacks is no reason to stop
+    return Steady(out), Steady(err, aside=True)
 
 
 class Steady:

@@ -16,7 +16,7 @@ from lab.cli import _stage
 from lab.cli._streams import steady
 from lab.core import masking
 from lab.core.language import t, use
-from lab.core.problem import Problems, did_you_mean, problem
+from lab.core.problem import Problems, did_you_mean, encodable, problem
 
 _GROUPS = (
     ("Declare", "init new validate schema recipes config promote docs"),
@@ -102,6 +102,8 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str], out: IO[str], err: IO[str]) -> int:
     """One command; returns the exit code: 0 done, 1 a problem, 2 only under --detailed-exitcode, 130 interrupted."""
+    if odd := next((w for w in argv if not encodable(w)), None):
+        raise problem(f"{odd!a} is not UTF-8 text", do="write it in UTF-8")
     top = Parser(prog="lab", add_help=False, allow_abbrev=False)
     top.add_argument("-C", dest="folder", default=".", metavar="DIR")
     top.add_argument("-h", "--help", action="store_true")

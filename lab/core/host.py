@@ -9,16 +9,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from lab.core.block import Block
+from lab.core.units import parse_size
 
 GIB = 2**30
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]i?B)")
-_UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "kiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_SIZE = re.compile(r"\d+(?:\.\d+)?\s*[kMGT]i?B", re.ASCII)
 
 
 def _bytes(value: Any) -> Any:
-    if isinstance(value, str) and (found := _SIZE.fullmatch(value.strip())):
-        return int(float(found[1]) * _UNITS[found[2]])
-    return value
+    return parse_size(value) if isinstance(value, str) and _SIZE.fullmatch(value.strip()) else value
 
 
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]

@@ -71,3 +71,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         return f" — did you mean `{begin}{near[0]}`?"
     near = difflib.get_close_matches(word, [k for k in known if not begin or not k.startswith(begin)], 1, 0.6)
     return f" — did you mean `{near[0]}`?" if near else ""
+
+
+def encodable(text: str) -> bool:
+    """Whether UTF-8 can hold it: what came from bytes that are no text cannot. Pure."""
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)

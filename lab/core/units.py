@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 
@@ -40,7 +41,10 @@ def parse_size(text: str) -> int:
     m = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]i?)?b?\s*", text, re.IGNORECASE)
     if not m:
         raise ValueError(f"{text!r} is no size: expected a number with B, kB, MB, GB, TB, MiB or GiB")
-    return round(float(m[1]) * _SUFFIX[(m[2] or "").lower()])
+    found = float(m[1]) * _SUFFIX[(m[2] or "").lower()]
+    if found == math.inf:
+        raise ValueError("it is no size: it has too many digits")
+    return round(found)
 
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "day": 86400, "days": 86400}

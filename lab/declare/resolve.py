@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lab.core.problem import did_you_mean
+from lab.core.problem import did_you_mean, encodable
 from lab.declare.unresolved import Unresolved
 
 _PATH = r"[A-Za-z_][\w-]*(?:\.[\w-]+)*"
@@ -72,6 +72,8 @@ class Resolver:
             return self._look(match[1], at)
         name, default = match[2], match[3]
         if name in self.environ:
+            if not encodable(self.environ[name]):
+                raise Unresolved(f"the environment variable {name} is not UTF-8 text", "set it in UTF-8", at)
             return self.environ[name]
         if default is None:
             raise Unresolved(

@@ -138,7 +138,7 @@ class Quantization(Declaration):
     @field_validator("format", mode="before")
     @classmethod
     def _known_format(cls, value: Any) -> Any:
-        if value in OTHER_FORMATS:
+        if isinstance(value, str) and value in OTHER_FORMATS:
             raise ValueError(f"no installed tool writes {value} files; {OTHER_FORMATS[value]}")
         return value
 

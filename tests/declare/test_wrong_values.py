@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab.cli import main as cli
+from lab.core.problem import Problems
 
 from .conftest import GOOD, Make, right, wrong
 
@@ -22,6 +23,8 @@ WRONG = [
     ("file/a.yaml", GOOD + "template: ''\nvalues: {a: .nan}\n", 4, "`values.a`"),
     ("host/box.yaml", "memory: -1\n", 1, "`memory` must be at least 0, not the number -1"),
     ("host/box.yaml", "bandwidth: .inf\n", 1, "`bandwidth` must be a finite number"),
+    ("host/box.yaml", f"memory: {'9' * 400}GB\n", 1, "it has too many digits"),
+    ("quantization/q.yaml", "of: m\nformat: [gguf]\n", 2, "`format` must be"),
     ("maintenance/m.yaml", "logs: {keep: true}\n", 1, "`logs.keep` must be a whole number, not true"),
     (
         "model/m.yaml",
@@ -112,3 +115,12 @@ def test_a_kind_that_stumbles_over_a_block_names_its_file(make: Make, monkeypatc
     (found,) = wrong(make({"file/a.yaml": GOOD}))
     assert found.file == "conf/file/a.yaml"
     assert "cannot be understood (TypeError: not what I thought)" in found.summary
+
+
+def test_bytes_that_are_no_text_are_refused_where_they_come_in(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the command line and from the environment they come as half characters, which no plan could hold."""
+    with pytest.raises(Problems, match="is not UTF-8 text"):
+        cli.main(["plan", "file.a.path=\udcff"], io.StringIO(), io.StringIO())
+    monkeypatch.setenv("LAB_TEST_N", "\udcff")
+    (found,) = wrong(make({"file/a.yaml": "path: /a\ncontent: ${oc.env:LAB_TEST_N}\n"}))
+    assert (found.line, found.summary) == (2, "the environment variable LAB_TEST_N is not UTF-8 text")

@@ -16,6 +16,7 @@ import pytest
 
 from lab.adapters import gguf_header, headers, tensors_header
 from lab.adapters.gguf_header import Broken
+from lab.core.facts import digest
 from lab.core.problem import Problems
 from tests.models import make
 
@@ -221,3 +222,19 @@ def test_strange_configs_are_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(Problems, match="not valid JSON"):
         headers.read(tmp_path)
+
+
+@pytest.mark.parametrize("parts", ["two", 1.5, [1], None])
+def test_what_is_no_count_of_parts_is_none(parts: Any) -> None:
+    header = gguf_header.Header(3, {"general.architecture": "llama", "split.count": parts}, (), 64)
+    found = headers.from_gguf({"a.gguf": header, "b.gguf": header})
+    assert set(found["variants"]) == {"a.gguf", "b.gguf"}
+
+
+def test_what_no_ledger_could_hold_is_left_out(tmp_path: Path) -> None:
+    """Infinity, what is no number, and half characters: JSON on disk may have them, a record may not."""
+    config = tmp_path / "config.json"
+    config.write_text('{"model_type": "llama", "a": NaN, "b": [Infinity], "c": "\\ud800", "d": 1}')
+    found = headers.facts({"config.json": config})
+    assert found["config"] == {"model_type": "llama", "d": 1}
+    digest(found)
