@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from lab.core.problem import did_you_mean
@@ -59,14 +60,15 @@ def parameters(text: str, function: str) -> tuple[str, ...]:
     return ()
 
 
+@lru_cache
 def imports(text: str, module: str = "") -> tuple[str, ...]:
     """The modules that a module's `text` imports, relative ones by the name of their package. Pure."""
     try:
-        nodes = list(ast.walk(ast.parse(text)))
+        tree = ast.parse(text)
     except SyntaxError:
         return ()
     found: dict[str, None] = {}
-    for node in nodes:
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             found.update({a.name: None for a in node.names})
         elif isinstance(node, ast.ImportFrom):
@@ -78,6 +80,14 @@ def imports(text: str, module: str = "") -> tuple[str, ...]:
                 found[base] = None
                 found.update({f"{base}.{a.name}": None for a in node.names})
     return tuple(found)
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """What is in a module, function or block, at any depth; no expression holds an import."""
+    for field in ("body", "handlers", "orelse", "finalbody", "cases"):
+        for each in getattr(node, field, ()):
+            yield each
+            yield from _statements(each)
 
 
 def _wrong(annotation: ast.expr | None, value: Any) -> str:
