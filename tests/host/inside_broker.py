@@ -25,6 +25,8 @@ HERE = Path(__file__).parents[2]
 PASSWORD = os.urandom(8).hex()
 report: dict[str, Any] = {"refused": {}}
 PORT = 0
+ROOM = 3
+"""Seconds after which a guest who asked too much may ask a dozen times again."""
 
 
 def sh(command: str, user: str = "", timeout: float = 180) -> str:
@@ -165,8 +167,9 @@ def main() -> None:
     report["password in sight"] = sh(f"grep -rls {PASSWORD} {ROOT} /var/lib/lab /etc/lab /tmp; true")
     report["nothing to do"] = owner("plan --only 'guest.*'")
     works()
+    before = expires()
     forbidden()
-    ends()
+    ends(before)
     tells()
     uid = pwd.getpwnam("ann").pw_uid
     for name in ("ann", "kim"):
@@ -253,7 +256,7 @@ def forbidden() -> None:
          sh(f"cd /tmp && PYTHONPATH={HERE} {sys.executable} -m lab -C /tmp/copy apply --yes", "ann")
          if must(f"cp -r {ROOT} /tmp/copy && rm -rf /tmp/copy/state && chown -R ann /tmp/copy") else "",
          "guests may not do this.*lab-guests")  # fmt: skip
-    time.sleep(12)
+    time.sleep(ROOM)
     flood = raw(b'{"words": ["list"]}\n')
     asking = (
         "import socket\nfor n in range(150):\n s = socket.socket(socket.AF_UNIX)\n"
@@ -263,14 +266,11 @@ def forbidden() -> None:
     told = sh("/usr/bin/python3 /tmp/asking.py", "ann")
     case("ask without end", flood, "train", told, "too many questions")
     must("rm -rf /tmp/copy")
-    time.sleep(12)
+    time.sleep(ROOM)
 
 
-def ends() -> None:
-    """What ends of itself: a full account, and one whose time is over."""
-    must("su ann -s /bin/bash -c 'head -c 60M /dev/zero > ~/big'")
-    report["over their disk"] = ssh("ann", "lab run look")
-    must("rm /home/ann/big")
+def expires() -> str:
+    """The time of one whose program runs on is over; what their rights were."""
     rights = Path("/etc/lab/guests/kim/rights.json")
     before = rights.read_text()
     rights.write_text(json.dumps({**json.loads(before), "expires": "2020-01-01"}))
@@ -279,12 +279,20 @@ def ends() -> None:
         if "your access ended" in report["over"]:
             break
     must("su kim -s /bin/bash -c 'setsid sleep 999 >/dev/null 2>&1 &'")
+    return before
+
+
+def ends(before: str) -> None:
+    """What ends of itself: a full account, and one whose time is over."""
+    must("su ann -s /bin/bash -c 'head -c 60M /dev/zero > ~/big'")
+    report["over their disk"] = ssh("ann", "lab run look")
+    must("rm /home/ann/big")
     for _ in range(240):
         if sh("pgrep -u kim").endswith("[1]"):
             break
         time.sleep(0.5)
     report["ended when their time was over"] = sh("pgrep -u kim")
-    rights.write_text(before)
+    Path("/etc/lab/guests/kim/rights.json").write_text(before)
 
 
 def tells() -> None:
