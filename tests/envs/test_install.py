@@ -17,7 +17,7 @@ from lab.adapters import closed, envlock, envs, prefix
 from lab.adapters.closed import run
 from lab.core.problem import Problems
 from lab.core.steps_envs import LockEnv, RemoveEnv
-from tests.envs.stands import SHORT, Stage, made, site, spec, step_for
+from tests.envs.stands import SHORT, Stage, lock, made, site, spec, step_for
 
 
 def test_locked_installed_tampered_repaired_removed(tmp_path: Path, built: Path) -> None:
@@ -99,6 +99,19 @@ def test_any_tampering_is_named_and_repaired(tmp_path: Path, built: Path, how: s
     after = envs.observe(step.link, 2)
     assert after["state"] == "intact"
     assert after["content_digest"] == before["content_digest"]
+
+
+def test_a_lock_that_is_not_the_planned_one_installs_nothing(tmp_path: Path, built: Path) -> None:
+    """Without this platform, or changed after the plan: a problem that says so, and never an empty env."""
+    stage = Stage(tmp_path)
+    lock(stage, "one", spec(built, "labdata", platforms=["osx-arm64"]))
+    with pytest.raises(Problems, match="has nothing for linux-64") as e:
+        envs.install(step_for(tmp_path), stage)
+    assert e.value.problems[0].why == "it holds osx-arm64"
+    lock(stage, "one", spec(built, "labdata"))
+    with pytest.raises(Problems, match="changed after the plan"):
+        envs.install(step_for(tmp_path, lock="another"), stage)
+    assert not os.path.lexists(step_for(tmp_path).link)
 
 
 def test_equal_in_every_prefix_and_home(tmp_path: Path, built: Path) -> None:

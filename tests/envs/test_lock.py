@@ -115,6 +115,13 @@ def test_a_channel_out_of_reach_is_told_in_two_lines() -> None:
     assert told[1:3] == ["      why a", "          b"]
 
 
+@pytest.mark.parametrize("text", ["labhello =1.1.*", "labhello >=1.0.0.*,<2", "labhello 1.1.0 0*"])
+def test_a_requirement_is_read_as_conda_reads_it(tmp_path: Path, built: Path, text: str) -> None:
+    """What rattler calls too loose, and conda has always taken, is taken."""
+    lock = envlock.lock(LockEnv("one", spec(built, text, platforms=["linux-64"])), Stage(tmp_path))
+    assert packages(lock)["labhello"] == "1.1.0"
+
+
 def test_conda_lock_and_rattler_read_our_lock(tmp_path: Path, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """DC-6: conda-lock finds its own input hash in our lock and renders it; rattler reads both platforms from it."""
     shutil.copytree(built, tmp_path / "channel")

@@ -71,3 +71,15 @@ def test_each_platform_gets_its_own_wheel(tmp_path: Path) -> None:
         wanted = ["--no-index", f"--find-links {wheels}", "native"]
         (found,) = uv.resolve(wanted, platform, "3.12", virtual, {}, cache=tmp_path / "cache")
         assert found["url"].endswith(f"native-1.0-cp312-cp312-{tag}.whl"), platform
+
+
+@pytest.mark.parametrize(("osx", "version"), [("14.0", "1.0"), ("15.1", "2.0"), ("26", "2.0")])
+def test_what_a_mac_can_run_is_what_is_locked(tmp_path: Path, osx: str, version: str) -> None:
+    """Of two versions, one for macOS 15 only: uv is told the macOS that the lock is for, which else it takes for 13."""
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    for made, tag in (("1.0", "macosx_14_0_arm64"), ("2.0", "macosx_15_0_arm64")):
+        wheel(wheels, "native", made).rename(wheels / f"native-{made}-cp312-cp312-{tag}.whl")
+    wanted = ["--no-index", f"--find-links {wheels}", "native"]
+    (found,) = uv.resolve(wanted, "osx-arm64", "3.12", {"__osx": osx}, {}, cache=tmp_path / "cache")
+    assert found["version"] == version
