@@ -16,6 +16,7 @@ Scalar = str | int | float | bool | None | list[Any]
 """A value to try; of lists, those of such values."""
 LISTED = "json:"
 """Begins the text by which a study remembers a list."""
+_OTHER = object()
 _KEYS = ("low", "high", "step", "log", "type", "choice", "when")
 
 
@@ -52,6 +53,14 @@ class Dimension:
             return tuple(int(self.low) + i * int(self.step or 1) for i in range(count))
         low, step = Decimal(str(self.low)), Decimal(str(self.step or 0))
         return tuple(float(low + i * step) for i in range(count))
+
+    def has(self, value: Any) -> bool:
+        """Whether it is one of its values, of which there may be more than could be listed. Pure."""
+        if self.type == "choice":
+            return value in self.choices
+        if not _number(value) or not self.low <= value <= self.high:
+            return False
+        return not self.step or not (Decimal(str(value)) - Decimal(str(self.low))) % Decimal(str(self.step))
 
     def to_json(self) -> dict[str, Any]:
         """As `dimension` reads it, in one spelling; without the name. Pure."""
@@ -104,6 +113,8 @@ def dimension(name: str, value: Any) -> Dimension:
 def _range(
     name: str, kind: str, low: float, high: float, step: float | None, log: bool, when: Mapping[str, tuple[Scalar, ...]]
 ) -> Dimension:
+    if kind == "int" and max(abs(low), abs(high)) >= 1 << 63:
+        raise ValueError(f"{name}: no sampler draws whole numbers beyond 2^63")
     if low > high:
         raise ValueError(f"{name}: low {low} is above high {high}")
     if log and low <= 0:
@@ -114,7 +125,11 @@ def _range(
         raise ValueError(f"{name}: `step` must be above 0")
     if step is not None:
         span, one = Decimal(str(high)) - Decimal(str(low)), Decimal(str(step))
-        if rest := span % one:
+        try:
+            rest = span % one
+        except ArithmeticError:
+            raise ValueError(f"{name}: `step` {step} is too small for so wide a range") from None
+        if rest:
             last = Decimal(str(high)) - rest
             raise ValueError(f"{name}: high {high} is no whole number of steps from low; the last value is {last}")
     if kind == "int":
@@ -191,7 +206,7 @@ class Space:
                 if above.count() is None:
                     raise ValueError(f"{d.name}: `when` needs a parent with countable values; {parent} is continuous")
                 for v in values:
-                    if v not in above.values():
+                    if not above.has(v):
                         raise ValueError(
                             f"{d.name}: `when: {{{parent}: {v}}}` never happens; {parent} has no such value"
                         )
@@ -223,9 +238,21 @@ class Space:
         """How many points it has; None where a dimension is continuous. Pure."""
         if any(d.count() is None for d in self.dimensions):
             return None
-        if not self.conditional:
-            return math.prod(d.count() or 0 for d in self.dimensions)
-        return sum(1 for _ in self.points())
+        return self._counted({}, 0)
+
+    def _counted(self, point: dict[str, Any], at: int) -> int:
+        """How many points begin so: of each dimension only the values that some `when` names are told apart."""
+        if at == len(self.dimensions):
+            return 1
+        d = self.dimensions[at]
+        if not all(p in point and point[p] in allowed for p, allowed in d.when.items()):
+            return self._counted(point, at + 1)
+        named: list[Any] = []
+        for v in itertools.chain.from_iterable(child.when.get(d.name, ()) for child in self.dimensions):
+            named += [] if v in named else [v]
+        found = sum(self._counted({**point, d.name: v}, at + 1) for v in named)
+        others = (d.count() or 0) - len(named)
+        return found + (others * self._counted({**point, d.name: _OTHER}, at + 1) if others else 0)
 
     def points(self) -> Iterator[dict[str, Scalar]]:
         """Every point once; ValueError where a dimension is continuous. Pure."""

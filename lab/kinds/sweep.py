@@ -27,6 +27,10 @@ _KEPT = ("study", "state", "ended", "complete", "pruned", "failed", "best", "fro
 _GOALS = {"min": "min", "max": "max", "minimize": "min", "maximize": "max", "minimise": "min", "maximise": "max"}
 
 
+MOST = 1_000_000
+"""Points that are tried one by one at most: more could not even be listed."""
+
+
 class Sweep(Declaration):
     """A study: an experiment, the space of its parameters, and what is to be found.
 
@@ -162,6 +166,10 @@ class Sweep(Declaration):
         if engine not in ("local", "dask", "ray"):
             raise ValueError(f"`{engine}` is no executor; there are local, dask, ray")
         space = Space.of(self.space)
+        if name in EXHAUSTIVE and (size := space.size() or 0) > MOST:
+            raise ValueError(
+                f"{name} would try {size:,} points: list fewer values, or take a sampler that goes by `trials`"
+            )
         if name in EXHAUSTIVE and space.size() is None:
             endless = next(d.name for d in space.dimensions if d.count() is None)
             raise ValueError(f"{name} tries every point, and {endless} is continuous: list its values or give a `step`")

@@ -229,3 +229,37 @@ def test_dotted_names_set_nested_parameters() -> None:
     before = {"opt": {"lr": 1, "name": "sgd"}, "x": 2}
     assert nested(before, {"opt.lr": 3}) == {"opt": {"lr": 3, "name": "sgd"}, "x": 2}
     assert before["opt"] == {"lr": 1, "name": "sgd"}
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ({"low": 0, "high": 1e308, "step": 1e-300}, "is too small"),
+        ({"low": 0, "high": 1 << 70}, "beyond 2"),
+        ({"low": 1, "high": 9, "log": 1}, "`log` is true or false"),
+    ],
+)
+def test_a_range_that_cannot_be_counted_is_refused(block: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        dimension("a", block)
+
+
+def test_a_wide_range_is_counted_without_being_listed() -> None:
+    """A billion billion values above a condition: listing them would take all memory."""
+    wide = {"low": 1, "high": 10**18}
+    space = Space.of({"a": wide, "b": {"choice": [1, 2, 3], "when": {"a": [5, 7]}}, "c": {"choice": [1, 2]}})
+    assert space.size() == (10**18 - 2 + 2 * 3) * 2
+    with pytest.raises(ValueError, match="never happens"):
+        Space.of({"a": wide, "b": {"choice": [1], "when": {"a": 10**18 + 1}}})
+
+
+def test_counting_and_listing_agree() -> None:
+    space = Space.of(
+        {
+            "a": [1, 2, 3],
+            "b": {"choice": ["x", "y"], "when": {"a": [1, 2]}},
+            "c": {"low": 0, "high": 1, "step": 0.25, "when": {"b": "x", "a": 2}},
+            "d": {"low": 1, "high": 4, "when": {"c": [0.25, 1.0]}},
+        }
+    )
+    assert space.size() == sum(1 for _ in space.points())
