@@ -57,6 +57,9 @@ def explained(error: Exception) -> Problem | None:
         path = error.filename2 or error.filename  # what was to be put somewhere is named by where it was to go
         where = f": {path}" if path else ""
         return Problem(f"{summary}{where}", why=error.strerror or "", do=do)
+    if isinstance(error, RecursionError):
+        do = "undo what was changed last; `lab doctor` and `lab verify` look for it"
+        return Problem("a file is nested too deeply to be read", do=do)
     if isinstance(error, MemoryError):
         return Problem("out of memory", do="close other programs, or declare less at once")
     return None

@@ -15,12 +15,12 @@ from lab.declare.declared import Declared
 
 
 def check(
-    declared: Declared, disabled: Collection[Address], broken: Collection[Address], *, partial: bool
+    declared: Declared, disabled: Collection[Address], broken: Collection[Address], *, partial: bool, earlier: bool
 ) -> list[Problem]:
     """What is wrong with sound declarations taken together; connects them on the way. Reads.
 
     `broken` are addresses whose own block is wrong: references to them are not reported again. With `partial` the
-    head could not be composed, and nothing is known of references.
+    head could not be composed, and nothing is known of references; with `earlier` it has problems of its own.
     """
     if partial:
         return []
@@ -30,7 +30,7 @@ def check(
         file, line, column = declared.where.at(circle[0], _path_to(declared.declarations[circle[0]], circle[1]))
         summary = f"{circle[0]} needs itself: {' → '.join(circle)}"
         problems.append(Problem(summary, file, line, column, do="break the circle", address=circle[0]))
-    problems += _said(declared, bool(problems))
+    problems += _said(declared, earlier or bool(problems))
     return problems
 
 

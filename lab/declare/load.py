@@ -120,7 +120,7 @@ class Loading:
         around.declarations.update(sorted(self.declarations.items()))
         around.ladders.update(self.ladders)
         declared = Declared(self.root, resolved, composed.choices, around, self.files)
-        self.problems += check(declared, self.disabled, self.broken, partial=not sound)
+        self.problems += check(declared, self.disabled, self.broken, partial=not sound, earlier=bool(self.problems))
         if self.problems:
             raise Problems(*dict.fromkeys(sorted(self.problems, key=_order)))
         self.cache.release()

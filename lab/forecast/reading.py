@@ -251,7 +251,12 @@ def from_facts(facts: Mapping[str, Any], name: str = "") -> Architecture:
     config = facts.get("config")
     if not isinstance(config, Mapping):
         return Architecture(name=name, unknown=("the lock holds no architecture",))
-    found = from_gguf(config, ()) if "general.architecture" in config else from_config(config, name)
+    try:
+        found = from_gguf(config, ()) if "general.architecture" in config else from_config(config, name)
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError):
+        return Architecture(name=name, unknown=("the lock's architecture cannot be read",))
+    if odd := tuple(f"{k} cannot be {str(v)[:40]!r}" for k, v in found.facts().items() if not possible(k, v)):
+        return Architecture(name=name, unknown=odd)
     return found.with_(name=name or found.name)
 
 

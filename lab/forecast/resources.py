@@ -37,12 +37,14 @@ def published_bytes(lock: Known) -> Estimate | None:
 
 def model_use(lock: Known, recorded: Known, context: int) -> Use:
     """How a model is run as it is: a GGUF in its type, anything else in 16 bits by MLX or as published. Pure."""
-    facts = {**((lock or {}).get("model") or {}), **((recorded or {}).get("model") or {})}
+    told = [(known or {}).get("model") for known in (lock, recorded)]
+    facts = {k: v for one in told if isinstance(one, Mapping) for k, v in one.items()}
     if facts.get("format") == "gguf":
         kind = gguf_types.canonical(str(facts.get("type") or facts.get("precision") or ""))
         return Use(type=kind or "", context=context)
     if facts.get("mlx") and isinstance(q := facts.get("quantization"), Mapping):
-        return Use(format=MLX, bits=q.get("bits"), group_size=q.get("group_size"), context=context)
+        bits, group = (n if isinstance(n := q.get(k), int) and n > 0 else None for k in ("bits", "group_size"))
+        return Use(format=MLX, bits=bits, group_size=group, context=context)
     if facts.get("precision") == "MXFP4":
         return Use(type="MXFP4_MOE", context=context)
     return Use(format="safetensors", context=context)

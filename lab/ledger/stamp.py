@@ -23,7 +23,7 @@ def read_stamp(path: Path) -> Stamp | None:
     try:
         found = json.loads(path.read_text())
         return Stamp(str(found["lab"]), int(found["serial"]), int(found["resources"]), str(found.get("ledger", "")))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

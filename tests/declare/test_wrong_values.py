@@ -5,14 +5,17 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pytest
 
+from lab.apply.results import explained
 from lab.cli import main as cli
 from lab.core.problem import Problems
+from lab.ledger.stamp import read_stamp
 
-from .conftest import GOOD, Make, right, wrong
+from .conftest import GOOD, LAB, Make, right, wrong
 
 SWEEP = "experiment: e\nobjective: loss\ntrials: 3\nspace: {lr: [1, 2]}\n"
 RUN = "command: 'true'\nparams: {lr: 1}\n"
@@ -124,3 +127,21 @@ def test_bytes_that_are_no_text_are_refused_where_they_come_in(make: Make, monke
     monkeypatch.setenv("LAB_TEST_N", "\udcff")
     (found,) = wrong(make({"file/a.yaml": "path: /a\ncontent: ${oc.env:LAB_TEST_N}\n"}))
     assert (found.line, found.summary) == (2, "the environment variable LAB_TEST_N is not UTF-8 text")
+
+
+def test_kinds_are_not_asked_in_a_lab_whose_head_is_wrong(make: Make) -> None:
+    """They could only stumble over what is told already."""
+    head = LAB.replace("store: /srv/store", "store: /srv/store, stores: true")
+    found = wrong(make({"lab.yaml": head, "model/m.yaml": "path: data\n"}))
+    assert [p.file for p in found] == ["conf/lab.yaml"]
+
+
+def test_a_file_nested_too_deeply_is_told_and_no_fault(tmp_path: Path) -> None:
+    stamp = tmp_path / "stamp.json"
+    stamp.write_text("[" * 100_000)
+    assert read_stamp(stamp) is None
+    with pytest.raises(RecursionError) as caught:
+        json.loads(stamp.read_text())
+    told = explained(caught.value)
+    assert told is not None
+    assert "nested too deeply" in told.summary

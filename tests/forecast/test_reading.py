@@ -6,6 +6,7 @@ Proves: issue 7, families told by header and config, old MLA files told apart, u
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,7 +14,7 @@ import yaml
 from lab.adapters import gguf_header, gguf_random, machine
 from lab.core.host import GIB, Host
 from lab.core.problem import Problems
-from lab.forecast import Architecture, cache, catalogue, inventory, reading, weights
+from lab.forecast import Architecture, cache, catalogue, inventory, reading, resources, weights
 
 QWEN = {
     "model_type": "qwen3", "hidden_size": 4096, "num_hidden_layers": 36, "num_attention_heads": 32,
@@ -127,3 +128,22 @@ def test_this_machine_is_read() -> None:
     assert host.platform.startswith(("linux", "osx"))
     assert 0 < machine.available() <= host.memory
     assert machine.free_disk(Path("/no/such/folder"))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "qwen3_next", "linear_num_value_heads": "many", "linear_num_key_heads": 1},
+        {"model_type": "llama", "mamba_num_heads": [1]},
+        {"general.architecture": "llama", "llama.block_count": float("inf")},
+        {"model_type": "llama", "num_hidden_layers": 10**30, "hidden_size": 4},
+    ],
+)
+def test_a_config_that_cannot_be_is_not_known_rather_than_a_fault(config: dict[str, Any]) -> None:
+    assert reading.from_facts({"config": config}).unknown
+
+
+def test_a_lock_whose_model_is_no_mapping_says_nothing_of_its_use() -> None:
+    assert resources.model_use({"model": 1.5}, None, 512) == resources.model_use(None, None, 512)
+    odd = {"model": {"mlx": True, "quantization": {"bits": "four", "group_size": []}}}
+    assert (resources.model_use(odd, None, 1).bits, resources.model_use(odd, None, 1).group_size) == (None, None)
