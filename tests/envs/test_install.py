@@ -166,13 +166,15 @@ def test_a_failing_smoke_test_keeps_the_old_env(tmp_path: Path, built: Path) -> 
 
 
 def test_running_processes_keep_their_env(tmp_path: Path, built: Path) -> None:
-    """A prefix stays until the second replacement, and longer while something holds its lease."""
+    """A prefix stays until the second replacement, and longer while something holds its lease: it is not destroyed."""
     stage, step = made(tmp_path, built, "labhello ==1.0.0")
     first = Path(os.path.realpath(step.link))
     with (first / prefix.OURS / "lease").open() as lease:
         import fcntl
 
         fcntl.flock(lease, fcntl.LOCK_SH)
+        with pytest.raises(Problems, match="is in use"):
+            envs.remove(RemoveEnv("one", step.link), stage)
         for version in ("1.1.0", "2.0.0"):
             envlock.lock(LockEnv("one", spec(built, f"labhello =={version}")), stage)
             envs.install(step, stage)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import psutil
 import pytest
 
 from lab.adapters import conda, envlock, envs
@@ -206,3 +209,39 @@ def test_the_channel_builder_gives_the_same_bytes(tmp_path: Path) -> None:
     files = sorted(p.relative_to(a) for p in a.rglob("*") if p.is_file())
     assert [(a / f).read_bytes() for f in files] == [(b / f).read_bytes() for f in files]
     assert len([f for f in files if f.suffix == ".bz2"]) == 3
+
+
+ORPHAN = """
+import os, sys
+from lab.adapters import conda
+made = conda.Child(dict(os.environ))
+print(made._process.pid, flush=True)
+part = {"specs": ["x"], "virtual": {}}
+made.ask({"do": "solve", "channels": [sys.argv[1]], "cache": sys.argv[2], "platforms": {"linux-64": part}})
+"""
+
+
+def living(process: psutil.Process) -> bool:
+    """Whether it still runs."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_what_rattler_does_ends_with_the_process_that_asked(tmp_path: Path) -> None:
+    """Killed in the middle of a deed, a command leaves nobody behind who goes on with it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        asking = subprocess.Popen([sys.executable, "-c", ORPHAN, url, tmp_path], stdout=subprocess.PIPE, text=True,
+                                  env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})  # fmt: skip
+        assert asking.stdout is not None
+        with asking.stdout as said:
+            child = psutil.Process(int(said.readline()))
+        silent.accept()
+        asking.kill()
+        asking.wait()
+        ends = time.monotonic() + 20
+        while living(child) and time.monotonic() < ends:
+            time.sleep(0.05)
+        assert not living(child)
