@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -84,16 +83,6 @@ def total() -> int:
 def load() -> float:
     """The last minute's load average per core. Reads."""
     return os.getloadavg()[0] / (os.cpu_count() or 1)
-
-
-def free_disk(path: Path) -> int | None:
-    """Free bytes of the volume that holds `path` or would; None where it cannot be read. Reads."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    try:
-        return shutil.disk_usage(path).free
-    except OSError:
-        return None
 
 
 def chip_of(brand: str) -> str:

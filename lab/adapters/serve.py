@@ -158,7 +158,9 @@ def _llama(asked: dict[str, Any]) -> None:
         # It would answer for any name with the model it has.
         if model not in (None, name):
             raise HTTPException(404, f"this server has only the model {name}")
-        return call(self, model)
+        found = call(self, model)
+        found.model_path = name  # what it signs answers with where the client named no model
+        return found
 
     LlamaProxy.__call__ = only
     context = str(asked["context"] or runners.CONTEXT)

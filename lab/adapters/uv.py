@@ -207,11 +207,6 @@ def find_python(version: str) -> str:
     )
 
 
-def host_version() -> str:
-    """`3.11`: the version of the interpreter Lab runs on."""
-    return f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
 def venv(prefix: Path, python: str) -> None:
     """An empty venv of a host interpreter at `prefix`, which may hold files already."""
     rc, _, err = call("venv", "--allow-existing", "--no-project", "-q", "--python", find_python(python), str(prefix))

@@ -180,7 +180,7 @@ class Library:
         context = getattr(declaration, "context", None) or found.get("context")
         memory, fits = self.need(found, size, context)
         if address.kind == "quantization" and declaration is not None:
-            found = self.inherited(declaration) | dict(found)
+            found = self.inherited(declaration) | dict(found) | self.named(declaration)
             if not folder:
                 size, memory, fits = self.forecast(address, declaration)
                 context = context or found.get("context")
@@ -238,7 +238,11 @@ class Library:
                 license_ = getattr(self.lab.declarations[address], "license", "")
                 out |= {k: found[k] for k in names if k in found} | ({"license": license_} if license_ else {})
         bits = getattr(declaration, "bits", None)
-        return out | {"precision": getattr(declaration, "type", "") or (f"{bits}-bit" if bits else "")}
+        return out | {"precision": f"{bits}-bit" if bits else ""}
+
+    def named(self, declaration: Any) -> dict[str, Any]:
+        """The type a quantization was asked for: `Q4_K_M` says more than `Q4_K`, the type most of its bytes have."""
+        return {"precision": declaration.type} if getattr(declaration, "type", "") else {}
 
     def record(self, folder: str) -> Mapping[str, Any]:
         """A view's provenance; empty where there is no view."""

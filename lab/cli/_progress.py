@@ -26,7 +26,6 @@ class Progress:
         self._bar = ""
         self._told: dict[str, float] = {}
         self._began: dict[str, tuple[float, float]] = {}
-        self._quick = 0
 
     def __call__(self, event: Event) -> None:
         with self._lock:

@@ -122,7 +122,8 @@ def _fault(path: tuple[Any, ...], items: list[Any], model: type[BaseModel], bloc
     if kind == "invalid_key":
         return Fault(f"a key in {name} is not text", path, "quote it")
     if kind in ("literal_error", "enum"):
-        allowed = str(context.get("expected", "")).replace("'", "`")
+        # Nothing is what one gives by leaving the field out.
+        allowed = re.sub("^''(, | or )", "", str(context.get("expected", ""))).replace("'", "`")
         hint = ""
         if isinstance(item.get("input"), str) and not _secret(model, path):
             hint = did_you_mean(item["input"], re.findall(r"`([^`]*)`", allowed))

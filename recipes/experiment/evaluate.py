@@ -9,7 +9,9 @@ from typing import Any
 
 from lab.adapters import score
 
-KEPT = ("perplexity", "kl", "same_top", "tokens")
+AGAINST = ("kl", "same_top")
+"""What only says something of a level held against its original."""
+KEPT = ("perplexity", *AGAINST, "tokens")
 
 
 def original(
@@ -24,7 +26,7 @@ def original(
     made = folder / "logits.npy"
     found = score.work({"folder": models["model"], "text": str(text), "tokens": tokens, "out": str(made)}, _quiet)
     (folder / "ids.json").write_text(json.dumps(found["ids"]))
-    return _measures(found, outputs)
+    return _measures({n: v for n, v in found.items() if n not in AGAINST}, outputs)
 
 
 def level(models: dict[str, str], datasets: dict[str, str], outputs: dict[str, Path]) -> dict[str, float]:

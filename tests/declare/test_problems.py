@@ -91,6 +91,8 @@ ONE = [
      "unknown key `ofline` in the head — did you mean `offline`?"),
     ("unknown key of lab", {"lab.yaml": LAB.replace("store:", "stroe:")}, "conf/lab.yaml:4:32",
      "unknown key `stroe` in lab — did you mean `store`?"),
+    ("a word that is none of those allowed", {"lab.yaml": LAB + "apply: {require: mergd}\n"}, "conf/lab.yaml:5:18",
+     "`apply.require` must be `clean` or `merged` — did you mean `merged`?"),
     ("no lab.yaml block", {"lab.yaml": "defaults: [_self_, {host: box}]\n"}, "conf/lab.yaml:1", "`lab` is missing"),
     ("empty lab.yaml", {"lab.yaml": ""}, "conf/lab.yaml:1", "the file is empty"),
     ("a bad host", {"host/box.yaml": BOX + "memroy: 5\n"}, "conf/host/box.yaml:4:1",

@@ -60,12 +60,14 @@ def home(tmp_path: Path, tiny: Path) -> Home:
 
 @pytest.mark.slow
 def test_a_quantizations_whole_life(home: Home) -> None:
-    home.declare("q", "of: tiny\nformat: gguf\ntype: Q4_0\n")
+    home.declare("q", "of: tiny\nformat: gguf\ntype: Q4_K_M\n")
     home.declare("m", "of: tiny\nformat: mlx\nbits: [8, 4]\n")
     names = {"quantization.q", "quantization.m.8bit", "quantization.m.4bit"}
     assert home.actions() == {"model.tiny": "create"} | dict.fromkeys(names, "create")
     home.lab("apply", "--yes")
     assert home.actions() == {}
+    listed = {e["address"]: e["precision"] for e in json.loads(home.lab("models", "--json"))}
+    assert listed["quantization.q"] == "Q4_K_M"  # as it was asked for, whatever most of its bytes are
     # Its type changes: exactly that one is replaced.
     home.declare("q", "of: tiny\nformat: gguf\ntype: Q8_0\n")
     assert home.actions() == {"quantization.q": "replace"}
@@ -195,6 +197,11 @@ def test_serve_speaks_openai_and_stops_on_ctrl_c(home: Home, block: str) -> None
     assert (status, answer["usage"]["completion_tokens"]) == (200, 4)
     chat = {"model": "quantization.q", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
     assert _ask(f"{url}/chat/completions", chat)[0] == 200
+    if "gguf" in block:  # who names no model is answered by the one there is, under its name
+        assert (
+            _ask(f"{url}/chat/completions", {k: v for k, v in chat.items() if k != "model"})[1]["model"]
+            == models["data"][0]["id"]
+        )
     for other in (str(home.view("q")), "gpt-4"):
         status, refused = _ask(f"{url}/completions", {**asked, "model": other})
         assert (status, "only the model" in str(refused)) == (404, True)

@@ -127,7 +127,6 @@ def test_this_machine_is_read() -> None:
     assert host.cores
     assert host.platform.startswith(("linux", "osx"))
     assert 0 < machine.available() <= host.memory
-    assert machine.free_disk(Path("/no/such/folder"))
 
 
 @pytest.mark.parametrize(
