@@ -38,7 +38,7 @@ def new(lab: Lab, kind: str, name: str, recipe: str, answers: Mapping[str, Any],
 
     `answers`: what the recipe leaves open, and fields or parameters to set, nested or by dotted names.
     """
-    known = recipes(kind)
+    known, recipe = recipes(kind), recipe.removeprefix(f"{kind}/")
     if not known:
         raise problem(f"there are no recipes of the kind `{kind}`", do="see `lab recipes`")
     if recipe not in known:

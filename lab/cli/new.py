@@ -20,7 +20,7 @@ from lab.core.problem import problem
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `lab new`."""
-    parser.add_argument("kind", help="experiment, sweep, env, quantization")
+    parser.add_argument("kind", help="experiment, sweep, env, model, quantization")
     parser.add_argument("name", help="what it is to be called")
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="what is open, a parameter, or a field")
     parser.add_argument("--from", dest="recipe", required=True, metavar="RECIPE", help="see `lab recipes KIND`")

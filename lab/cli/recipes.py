@@ -25,8 +25,11 @@ def main(args: argparse.Namespace) -> int:
     if root is None:
         raise problem("no recipes came with this Lab", do="install it anew")
     for kind in sorted(p for p in root.iterdir() if p.is_dir() and args.kind in (None, p.name)):
-        for recipe in sorted(p for p in kind.iterdir() if p.name not in ASIDE and p.suffix != ".py"):
-            print(f"  {kind.name + '/' + recipe.stem:<32}  {_first_line(recipe)}")
+        named = {
+            p.stem: p for p in sorted(kind.iterdir(), key=Path.is_file) if p.name not in ASIDE and p.suffix != ".py"
+        }
+        for name, recipe in sorted(named.items()):
+            print(f"  {kind.name + '/' + name:<32}  {_first_line(recipe)}")
     print("A lab starts with `lab init DIR --recipe NAME`, anything else with `lab new KIND NAME --from RECIPE`.")
     return 0
 

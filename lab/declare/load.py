@@ -122,7 +122,7 @@ class Loading:
         declared = Declared(self.root, resolved, composed.choices, around, self.files)
         self.problems += check(declared, self.disabled, self.broken, partial=not sound, earlier=bool(self.problems))
         if self.problems:
-            raise Problems(*dict.fromkeys(sorted(self.problems, key=_order)))
+            raise Problems(*{str(p): p for p in sorted(self.problems, key=_order)}.values())
         self.cache.release()
         declared.digest()
         return declared

@@ -72,6 +72,23 @@ def test_two_labs_of_one_store_leave_each_others_files_alone(tmp_path: Path, mon
     assert [lab("plan", "--detailed-exitcode").code for lab in labs] == [0, 0]
 
 
+def test_what_recipes_lists_new_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models and quantizations of every recipe, by the names that `lab recipes` prints."""
+    monkeypatch.setenv("LAB_STORE", str(tmp_path / "store"))
+    lab = TestLab(init(tmp_path / "lab").root)
+    for kind in ("model", "quantization"):
+        for listed in (line.split()[0] for line in lab("recipes", kind).out.splitlines()[:-1]):
+            asked = () if kind == "model" else ("model=tiny_lm",)
+            ran = lab("new", kind, Path(listed).name, "--from", listed, *asked)
+            if ran.code:  # told once, not once for each level
+                assert ran.err.count("texts/calibration.txt is not there") == 1, ran.err
+                lab.write("texts/calibration.txt", "A text of mine.")
+                ran = lab("new", kind, Path(listed).name, "--from", listed, *asked)
+            assert ran.code == 0, ran.err
+    assert lab("plan").code == 0
+    assert (lab.root / "texts").exists()
+
+
 def test_a_misspelt_key_of_any_kind_names_its_file_and_the_right_word(tmp_path: Path) -> None:
     """The reference lab declares all seven kinds and is sound; a slip in each is told, all at once (DC-1)."""
     lab = TestLab(tmp_path / "lab")

@@ -218,7 +218,7 @@ def test_what_is_there_is_observed_with_its_digest_and_hashes() -> None:
 def test_every_recipe_is_a_declaration_that_works(recipe: Path) -> None:
     import yaml
 
-    block = yaml.safe_load(recipe.read_text().replace("MODEL", "m"))
+    block = yaml.safe_load(recipe.read_text().replace("<model>", "m"))
     context = _context("x", {"format": "safetensors", "architecture": "llama", "config": LLAMA})
     context.content = lambda path: "abc"
     for level in (Quantization.expand("x", block) or {"x": block}).values():
