@@ -60,6 +60,9 @@ def explained(error: Exception) -> Problem | None:
     if isinstance(error, RecursionError):
         do = "undo what was changed last; `lab doctor` and `lab verify` look for it"
         return Problem("a file is nested too deeply to be read", do=do)
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        summary, do = _OS[errno.EAGAIN]
+        return Problem(summary, why=str(error), do=do)
     if isinstance(error, MemoryError):
         return Problem("out of memory", do="close other programs, or declare less at once")
     return None

@@ -67,6 +67,24 @@ def test_what_the_system_refuses_is_no_fault_in_lab(number: int) -> None:
     assert found.do
 
 
+def test_no_thread_more(quick: Path) -> None:
+    """A limit on processes counts threads too: told as that, and the next apply completes."""
+    lab = TestLab.make(quick / "lab", {"file/a": "path: ROOT/out/a\ncontent: a\n"})
+    line = (
+        "import threading, sys\n"
+        "def refused(*_): raise RuntimeError('can\\'t start new thread')\n"
+        "threading._start_new_thread = refused\n"
+        f"sys.argv = ['lab', '-C', {str(lab.root)!r}, 'apply', '--yes']\n"
+        "from lab.cli.main import run\nrun()"
+    )
+    env = {**os.environ, "PYTHONPATH": str(REPO)}
+    ran = subprocess.run([sys.executable, "-c", line], env=env, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 1
+    assert "no more processes may be started" in ran.stderr
+    assert lab("apply", "--yes").code == 0
+    assert (quick / "lab/out/a").read_text() == "a"
+
+
 def test_a_limit_on_files_is_no_damage(quick: Path) -> None:
     """The ledger that may not grow is not to be restored from a copy that knows less; without the limit all goes on."""
     lab = TestLab.make(quick / "lab", {"file/a": "path: ROOT/out/a\ncontent: a\n"})
