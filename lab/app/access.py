@@ -12,6 +12,7 @@ from typing import Any
 
 from lab.adapters.files import put
 from lab.adapters.ssh import Target, login, reused
+from lab.app._lines import add, lines
 from lab.app.lab import Lab
 from lab.core.access_files import client as snippet
 from lab.core.problem import problem
@@ -108,14 +109,12 @@ def probe(lab: Lab, count: int = 10, target: Target | None = None) -> dict[str, 
         target = Target(host, access.sshd.port, access.users[0])
     times, failed, why = [], 0, ""
     path = lab.state / "access" / "probes.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as log:
-        for _ in range(count):
-            seconds, reason = login(target)
-            failed, why = failed + bool(reason), reason or why
-            if not reason:
-                times.append(seconds)
-            log.write(json.dumps({"at": time.time(), "host": target.host, "seconds": seconds, "why": reason}) + "\n")
+    for _ in range(count):
+        seconds, reason = login(target)
+        failed, why = failed + bool(reason), reason or why
+        if not reason:
+            times.append(seconds)
+        add(path, at=time.time(), host=target.host, seconds=seconds, why=reason)
     with tempfile.TemporaryDirectory(prefix="lab-") as folder:
         first, again = reused(target, Path(folder)) if times else (math.nan, math.nan)
     times.sort()
@@ -128,6 +127,5 @@ def probe(lab: Lab, count: int = 10, target: Target | None = None) -> dict[str, 
 
 def rate(lab: Lab) -> tuple[int, float]:
     """(probes ever made, the part of them that got in)."""
-    path = lab.state / "access" / "probes.jsonl"
-    lines = [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
-    return len(lines), sum(not x["why"] for x in lines) / len(lines) if lines else 0.0
+    found = lines(lab.state / "access" / "probes.jsonl", why=str)
+    return len(found), sum(not x["why"] for x in found) / len(found) if found else 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -12,10 +11,10 @@ from typing import Any
 from lab.adapters.repository import Tool, repository
 from lab.adapters.secrets import resolve
 from lab.app import _snapshot
+from lab.app._lines import add, applied, lines
 from lab.app._saved import gather
 from lab.app.lab import Lab
 from lab.core import stages
-from lab.core.masking import masked
 from lab.core.problem import Problem, Problems, did_you_mean, problem
 from lab.core.schedule import period
 
@@ -36,7 +35,7 @@ def settings(lab: Lab, name: str = "") -> tuple[str, dict[str, Any]]:
     if name not in known:
         what = f"no backup `{name}` is applied{did_you_mean(name, known)}" if name else "name a backup"
         raise problem(what, why=f"there are: {', '.join(known) or 'none'}", do="see `lab status`; `lab apply` makes it")
-    return name, json.loads((lab.state / "backup" / f"{name}.json").read_text())
+    return name, applied(lab.state / "backup" / f"{name}.json")
 
 
 def repositories(applied: Mapping[str, Any]) -> list[Tool]:
@@ -173,23 +172,13 @@ def age(lab: Lab, name: str, what: str) -> float:
 
 
 def log(lab: Lab, name: str) -> list[dict[str, Any]]:
-    """What was done for a backup, in order; a line cut short by a crash is passed over."""
-    path = lab.state / "backup" / f"{name}.log"
-    out = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            out.append(json.loads(line))
-        except ValueError:
-            continue
-    return out
+    """What was done for a backup, in order."""
+    return lines(lab.state / "backup" / f"{name}.log", what=str, at=float)
 
 
 def note(lab: Lab, name: str, what: str, **more: Any) -> None:
     """One line more in a backup's log."""
-    path = lab.state / "backup" / f"{name}.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as f:
-        f.write(masked(json.dumps({"at": time.time(), "what": what, **more})) + "\n")
+    add(lab.state / "backup" / f"{name}.log", at=time.time(), what=what, **more)
 
 
 def _tags(lab: Lab, name: str) -> Sequence[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from datetime import date, datetime
@@ -11,6 +10,7 @@ from typing import Any
 
 from lab.adapters import upkeep
 from lab.app import backup
+from lab.app._lines import add, applied, lines
 from lab.app.lab import Lab
 from lab.core.calendar import due as periods
 from lab.core.problem import Problem, Problems, Unknown, did_you_mean, problem
@@ -22,8 +22,7 @@ def settings(lab: Lab) -> dict[str, Any]:
     path = lab.state / "maintenance" / "settings.json"
     if not path.exists():
         raise problem("no maintenance is applied", do="write conf/maintenance/host.yaml, then `lab apply`")
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    return applied(path)
 
 
 def due(lab: Lab, today: date | None = None) -> list[dict[str, Any]]:
@@ -166,16 +165,12 @@ def _bytes(folder: Path) -> int:
 
 def log(lab: Lab) -> list[dict[str, Any]]:
     """What was done, in order."""
-    path = lab.state / "maintenance" / "log.jsonl"
-    return [json.loads(x) for x in path.read_text().splitlines() if x.endswith("}")] if path.exists() else []
+    return lines(lab.state / "maintenance" / "log.jsonl", task=str, at=float)
 
 
 def note(lab: Lab, task: str, outcome: str) -> None:
     """One line more in the log of what was done."""
-    path = lab.state / "maintenance" / "log.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as f:
-        f.write(json.dumps({"at": time.time(), "task": task, "outcome": outcome}) + "\n")
+    add(lab.state / "maintenance" / "log.jsonl", at=time.time(), task=task, outcome=outcome)
 
 
 def parse_day(text: str) -> date:
