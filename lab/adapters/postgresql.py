@@ -86,7 +86,7 @@ class Server:
 
     def connect(self, verb: str = "read") -> Any:
         """A new connection to this lab's schema."""
-        options = {"connect_timeout": 10, "tcp_user_timeout": 30_000, **self._options}
+        options = {"connect_timeout": 10, "tcp_user_timeout": 30_000, **self._options, "client_encoding": "UTF8"}
         made = self.driver.connect(**options, application_name=self.name(verb), autocommit=True)
         made.execute(f'{_SETTINGS}; SET search_path TO "{self.schema}"')
         return made

@@ -392,3 +392,17 @@ def test_offline_asks_no_server_elsewhere(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(labs, "LEDGER", "postgresql://lab@db.invalid/x")
     far = TestLab.make(tmp_path / "far", FILES, head="offline: true\n")
     assert "another host, and the lab is offline" in far("plan").err
+
+
+def test_a_database_of_no_encoding(
+    tmp_path: Path, server: Server, remote: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `initdb` makes where the locale is C: its texts are texts, whatever letters they hold."""
+    with closing(remote.connect()) as db:
+        db.execute("DROP DATABASE IF EXISTS plain")
+        db.execute("CREATE DATABASE plain TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
+    monkeypatch.setattr(labs, "LEDGER", server.url.replace("/studies", "/plain"))
+    lab = TestLab.make(tmp_path, {"file/a": "path: ROOT/out/a\ncontent: 模型 ⏎ ü\n"})
+    assert lab("apply", "--yes").code == 0
+    assert "No changes" in lab("plan").out
+    assert "模型 ⏎ ü" in lab("state", "show", "file.a").out
