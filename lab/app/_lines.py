@@ -30,11 +30,11 @@ def add(path: Path, **entry: Any) -> None:
         f.write((b"" if whole else b"\n") + masked(json.dumps(entry)).encode() + b"\n")
 
 
-def applied(path: Path) -> dict[str, Any]:
-    """The settings that an apply wrote; a Problem where they are damaged. Reads."""
+def applied(path: Path, *needs: str) -> dict[str, Any]:
+    """The settings that an apply wrote, these among them; a Problem where they are damaged. Reads."""
     try:
         found = json.loads(path.read_bytes())
-        if isinstance(found, dict):
+        if isinstance(found, dict) and all(n in found for n in needs):
             return found
         why = "it holds no settings"
     except (OSError, ValueError, RecursionError) as e:

@@ -35,7 +35,7 @@ def settings(lab: Lab, name: str = "") -> tuple[str, dict[str, Any]]:
     if name not in known:
         what = f"no backup `{name}` is applied{did_you_mean(name, known)}" if name else "name a backup"
         raise problem(what, why=f"there are: {', '.join(known) or 'none'}", do="see `lab status`; `lab apply` makes it")
-    return name, applied(lab.state / "backup" / f"{name}.json")
+    return name, applied(lab.state / "backup" / f"{name}.json", "repos", "password", "alert", "keep")
 
 
 def repositories(applied: Mapping[str, Any]) -> list[Tool]:

@@ -22,7 +22,7 @@ def settings(lab: Lab) -> dict[str, Any]:
     path = lab.state / "maintenance" / "settings.json"
     if not path.exists():
         raise problem("no maintenance is applied", do="write conf/maintenance/host.yaml, then `lab apply`")
-    return applied(path)
+    return applied(path, "tasks", "updates", "free")
 
 
 def due(lab: Lab, today: date | None = None) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.app import _lines, backup, maintenance
+from lab.app import backup, maintenance
 from lab.app.lab import Lab
 from lab.core.problem import Problems
 from tests.labs import TestLab
@@ -41,12 +41,9 @@ def test_spoiled_settings_are_told_and_written_again(tmp_path: Path) -> None:
     path.write_bytes(b"\xd7")
     with pytest.raises(Problems, match=r"settings\.json cannot be read"):
         maintenance.settings(Lab.find(lab.root))
-    with pytest.raises(Problems, match="it holds no settings"):
-        _lines.applied(_other(tmp_path / "list", b"[]"))
+    for said in (b"[]", b"{}"):
+        path.write_bytes(said)
+        with pytest.raises(Problems, match="it holds no settings"):
+            maintenance.settings(Lab.find(lab.root))
     assert lab("apply", "--yes").code == 0
     assert json.loads(path.read_text()) == whole
-
-
-def _other(path: Path, data: bytes) -> Path:
-    path.write_bytes(data)
-    return path
