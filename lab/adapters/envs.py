@@ -172,14 +172,12 @@ def _wheels(step: InstallEnv, stage: Stage) -> list[dict[str, Any]]:
 
 def _repair(step: InstallEnv, stage: Stage, here: Path, lock: dict[str, Any], damaged: dict[str, str]) -> bool:
     """Whether the damaged files, and only their packages, are as installed again, from copies that are clean."""
-    files = (
-        json.loads((here / prefix.OURS / "files.json").read_bytes())
-        if (here / prefix.OURS / "files.json").exists()
-        else {}
-    )
+    if any(rel.startswith(prefix.OURS) for rel in damaged):
+        return False
+    files = json.loads((here / prefix.OURS / "files.json").read_bytes())
     own = {rel: files[rel][4] for rel in damaged if rel in files}
     shutil.rmtree(here / prefix.OURS / "pycache", ignore_errors=True)
-    if any(rel.startswith(prefix.OURS) for rel in damaged) or "lab" in own.values():
+    if "lab" in own.values():
         return False
     for rel in damaged.keys() - own.keys():
         stage.say(f"removed {rel}: no package of env.{step.name} brought it")

@@ -108,14 +108,14 @@ def _remember(path: str, names: list[str]) -> None:
 
 def _damage(prefix: str, depth: int) -> dict[str, str]:
     folders = _load(prefix, "dirs.json")
-    if folders is None:
+    if not isinstance(folders, dict):
         return {f"{OURS}/dirs.json": "deleted"}
     if depth == 0:
         changed = [d for d, mtime in folders.items() if _mtime(os.path.join(prefix, d)) != mtime]
         if not changed:
             return {}
     files: dict[str, list[Any]] | None = _load(prefix, "files.json")
-    if files is None:
+    if not isinstance(files, dict) or not files:
         return {f"{OURS}/files.json": "deleted"}
     if depth == 0:
         return _names_differ(prefix, folders, changed, files)

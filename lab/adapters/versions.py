@@ -37,11 +37,18 @@ def add(vault: Path, manifest: Mapping[str, Any]) -> int:
 
 
 def every(vault: Path) -> dict[int, dict[str, Any]]:
-    """Every manifest by its number. Reads."""
+    """Every manifest by its number; a Problem where one is damaged. Reads."""
     found = {}
     for path in (vault / "versions").glob("*.json"):
         if path.stem.isdigit():
-            found[int(path.stem)] = json.loads(path.read_text())
+            try:
+                found[int(path.stem)] = {**(told := json.loads(path.read_bytes())), "files": dict(told["files"])}
+            except (OSError, ValueError, TypeError, KeyError, RecursionError) as e:
+                raise problem(
+                    f"a version of dataset {vault.name} is damaged",
+                    why=f"{path}: {e}",
+                    do="bring it back with `lab restore`; or remove it, and its content is a new version when applied",
+                ) from e
     return dict(sorted(found.items()))
 
 

@@ -114,6 +114,21 @@ def test_a_lock_that_is_not_the_planned_one_installs_nothing(tmp_path: Path, bui
     assert not os.path.lexists(step_for(tmp_path).link)
 
 
+@pytest.mark.parametrize("name", ["files.json", "dirs.json"])
+def test_what_is_kept_of_an_env_is_damaged(tmp_path: Path, built: Path, name: str) -> None:
+    """Half, noise or nothing of it: seen, and the same env is made anew."""
+    stage, step = made(tmp_path, built, "labhello ==1.1.0")
+    before = envs.observe(step.link)
+    whole = Path(step.link, ".lab", name).read_bytes()
+    for said in (whole[: len(whole) // 2], b"\xd7[", b"", b"[]"):
+        Path(step.link, ".lab", name).write_bytes(said)
+        assert envs.observe(step.link, 1)["state"] == "1 deleted"
+        envs.install(step, stage)
+        after = envs.observe(step.link, 2)
+        assert after["state"] == "intact"
+        assert after["content_digest"] == before["content_digest"]
+
+
 def test_equal_in_every_prefix_and_home(tmp_path: Path, built: Path) -> None:
     """S0-US-001-3: locks and contents have the same digests in two labs in different places."""
     seen, texts = [], []

@@ -21,6 +21,7 @@ import pytest
 from lab.adapters import acl, rows
 from lab.core.problem import Problems
 from tests.experiments.conftest import Bench
+from tests.labs import TestLab
 
 CSV = "id,text,score\n1,one,0.5\n2,two,0.9\n3,three,0.1\n4,four,\n"
 
@@ -44,6 +45,23 @@ def open_folder() -> Iterator[Path]:
 def view(bench: Bench, name: str = "d") -> Path:
     """The dataset's folder."""
     return Path(bench.lab.store) / "datasets" / name / "data"
+
+
+def test_a_damaged_version_is_told(tmp_path: Path) -> None:
+    """Every verb names the file; without it the content is a version again."""
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n')
+    lab = TestLab.make(tmp_path / "lab", {"dataset/rows": f"path: {tmp_path}/rows.jsonl\n"})
+    assert lab("apply", "--yes").code == 0
+    (one,) = (lab.root / "store/datasets/rows/versions").iterdir()
+    for said in (b"", b"\xe2", b"[]", b"{}", b'{"files": 1}'):
+        one.write_bytes(said)
+        ran = lab("dataset", "list")
+        assert ran.code == 1
+        assert f"a version of dataset rows is damaged\n      why {one}" in ran.err
+    one.unlink()
+    (lab.root / "store/datasets/rows/data/rows.jsonl").unlink()
+    assert lab("apply", "--yes").code == 0
+    assert lab("dataset", "list").code == 0
 
 
 def test_versions_follow_content(lab: Bench) -> None:
