@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -12,9 +13,11 @@ import sqlite3
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lab import adapters
 from tests.labs import TestLab
 
 PLUG = '''
@@ -357,3 +360,24 @@ def test_a_second_checkout_of_a_lab_is_told_what_to_do(tmp_path: Path) -> None:
     assert second("import", "--all").code == 0
     assert second("plan", "--detailed-exitcode").code == 0
     assert (tmp_path / "shared/a.txt").stat().st_ino == inode
+
+
+def test_a_change_goes_on_at_the_step_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal says which steps are done, and they are not performed again."""
+    monkeypatch.setenv("LAB_WORD", "correct horse")
+    lab = TestLab.make(tmp_path, {"backup/b": "repo: ROOT/repo\npassword: env:LAB_WORD\npaths: [ROOT/conf]\n"})
+    real = adapters.performer
+    done: list[str] = []
+
+    def performer(verb: str) -> Any:
+        if verb == "write" and "write" not in done:
+            done.append(verb)
+            raise OSError(errno.EIO, "the disk failed")
+        done.append(verb)
+        return real(verb)
+
+    monkeypatch.setattr(adapters, "performer", performer)
+    assert lab("apply", "--yes").code == 1
+    assert lab("apply", "--yes").code == 0
+    assert done == ["open_repository", "write", "write", "schedule"]
+    assert "No changes" in lab("plan").out

@@ -35,6 +35,13 @@ def no_begun() -> None:
     carry._begun = lambda deed: deed.before  # type: ignore[assignment, return-value]
 
 
+def no_journal() -> None:
+    """Finished steps are forgotten."""
+    from lab.ledger.ledger import Ledger
+
+    Ledger.finished_steps = lambda self, address, digest: {}  # type: ignore[method-assign]
+
+
 def no_look() -> None:
     """What the steps brought about is recorded as it is, not compared with what was wanted."""
     from lab.apply.carry import Carrier

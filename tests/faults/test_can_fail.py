@@ -29,6 +29,7 @@ HEAVY = [("no_pointer", "experiment", "state/runs")]
 """Guard, the kind whose apply is killed around its steps, and what the campaign says."""
 
 TESTS = {
+    "no_journal": "engine/test_interrupted.py::test_a_change_goes_on_at_the_step_that_failed",
     "no_look": "faults/test_errors.py::test_a_step_that_brought_nothing_about_is_no_success",
     "no_stale": "engine/test_lifecycle.py::test_a_saved_plan_applies_exactly_and_refuses_when_stale",
     "no_lock": "faults/test_together.py::test_a_suspended_writer_keeps_its_lock_and_other_work_says_so",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,9 @@ from tests.models.conflab import Folder
 
 RECIPE = """
 import argparse, json, sys
+import os
+import subprocess
+import sys
 from pathlib import Path
 p = argparse.ArgumentParser(); p.add_argument("--out", type=Path); p.add_argument("--params", type=Path)
 a = p.parse_args()
@@ -82,3 +88,39 @@ def test_a_recipes_model_is_moved_to_another_name_family_and_store_without_train
     assert "No changes" in lab.ok("plan")
     assert (tmp_path / "bulk/models/small/tiny/original/config.json").is_file()
     assert not list((lab.root / "state").rglob("train.log"))
+
+
+KILLED = """
+import os, shutil, sys
+real, left = shutil.rmtree, int(sys.argv.pop(1))
+def rmtree(path, *args, **more):
+    if "state/work/model.toy/" in str(path) and os.path.isfile(os.path.join(path, "config.json")):
+        files = sorted(f for f in os.listdir(path) if f != "model.safetensors")
+        for name in files[left:] + ["model.safetensors"] * (left < 9):
+            os.unlink(os.path.join(path, name))
+        if not left:
+            real(path)
+        os.kill(os.getpid(), 9)
+    real(path, *args, **more)
+shutil.rmtree = rmtree
+from lab.cli.main import run
+run()
+"""
+
+
+@pytest.mark.parametrize("left", [0, 1, 9])
+def test_killed_while_what_was_trained_is_cleared_away_the_model_is_whole(lab: Folder, left: int) -> None:
+    """Also where half of its folder is gone, and where all of it is: the next apply has nothing to make."""
+    recipe = lab.root / "recipes/model/toy/train.py"
+    recipe.write_text(f"{recipe.read_text()}open({str(lab.root / 'trained')!r}, 'a').write('once')\n")
+    lab.declare("toy", recipe="toy")
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    line = [sys.executable, "-c", KILLED, str(left), "-C", str(lab.root), "apply", "--yes"]
+    assert subprocess.run(line, env=env, capture_output=True).returncode == -9
+    lab.ok("apply", "--yes")
+    assert (lab.root / "trained").read_text() == "once"
+    assert "No changes" in lab.ok("plan")
+    lab.ok("verify")
+    assert (lab.store / "models/toy/original/model.safetensors").is_file()
+    assert (lab.store / "models/toy/original/config.json").is_file()
+    assert not list((lab.root / "state/work").iterdir())
