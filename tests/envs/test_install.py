@@ -167,6 +167,18 @@ def test_contradicting_envs_live_side_by_side(tmp_path: Path, built: Path) -> No
     assert "PYTHONPATH" not in closed.environment(steps[0].link)
 
 
+def test_the_users_own_packages_stay_out(tmp_path: Path, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Python that is no venv, as conda's is, does not look into the home it is given; elsewhere it does."""
+    _, step = made(tmp_path, built, "labhello ==1.1.0")
+    whole, decoy = os.path.realpath(Path(step.link, "bin", "python")), ["-c", "import decoy"]
+    own = tmp_path / "home" / ".local" / "lib" / f"python{SHORT}" / "site-packages"
+    own.mkdir(parents=True)
+    (own / "decoy.py").write_text("")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert subprocess.run([whole, *decoy]).returncode == 0
+    assert "No module named 'decoy'" in run(step.link, [whole, *decoy]).text
+
+
 def test_a_failing_smoke_test_keeps_the_old_env(tmp_path: Path, built: Path) -> None:
     """A new env that fails its smoke test is never switched to."""
     stage, step = made(tmp_path, built, "labhello ==1.0.0")
@@ -200,14 +212,14 @@ def test_running_processes_keep_their_env(tmp_path: Path, built: Path) -> None:
 
 
 def test_installs_at_once_are_safe(tmp_path: Path, built: Path) -> None:
-    """Four envs installed at the same time from one cold cache are all intact, and share their files."""
+    """Four envs installed at the same time from one cold cache, one thrice, are all intact, and share their files."""
     stage = Stage(tmp_path)
     steps = []
     for n in range(4):
         envlock.lock(LockEnv(f"e{n}", spec(built, "labhello ==1.1.0", "labprefix")), stage)
         steps.append(step_for(tmp_path, f"e{n}"))
-    with ThreadPoolExecutor(4) as threads:
-        list(threads.map(lambda s: envs.install(s, stage), steps))
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(lambda s: envs.install(s, stage), [steps[0], steps[0], *steps]))
     assert [envs.observe(s.link, 2)["state"] for s in steps] == ["intact"] * 4
     assert len({site(s, "labhello", "__init__.py").stat().st_ino for s in steps}) == 1
 
