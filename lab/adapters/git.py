@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lab.core.problem import problem
 
@@ -22,18 +23,30 @@ class Head:
     dirty: bool = False
 
 
+def library() -> Any:
+    """GitPython; a Problem where the `git` it starts is none."""
+    try:
+        import git
+    except ImportError as e:
+        why = str(e).strip().splitlines()[0]
+        raise problem(
+            "git does not work here", why=why, do="see what `git --version` says, and which git is on PATH"
+        ) from e
+    return git
+
+
 def head(root: Path) -> Head:
     """The commit of the repository that holds `root`; an empty Head where there is none. Reads."""
     folder = _git_dir(root)
     if folder is None:
         return Head()
     try:
-        text = (folder / "HEAD").read_text().strip()
+        text = (folder / "HEAD").read_text(errors="replace").strip()
     except OSError:
         return Head()
     common = folder
     with contextlib.suppress(OSError):
-        common = (folder / (folder / "commondir").read_text().strip()).resolve()
+        common = (folder / (folder / "commondir").read_text(errors="replace").strip()).resolve()
     if not text.startswith("ref: "):
         return Head("detached", text, _dirty(root))
     name = text[5:]
@@ -46,15 +59,15 @@ def _git_dir(root: Path) -> Path | None:
         if found.is_dir():
             return found
         if found.is_file():
-            return (at / found.read_text().removeprefix("gitdir:").strip()).resolve()
+            return (at / found.read_text(errors="replace").removeprefix("gitdir:").strip()).resolve()
     return None
 
 
 def _revision(folder: Path, name: str) -> str:
     with contextlib.suppress(OSError):
-        return (folder / name).read_text().strip()
+        return (folder / name).read_text(errors="replace").strip()
     with contextlib.suppress(OSError):
-        for line in (folder / "packed-refs").read_text().splitlines():
+        for line in (folder / "packed-refs").read_text(errors="replace").splitlines():
             if line.endswith(f" {name}"):
                 return line.split()[0]
     return ""
@@ -67,6 +80,7 @@ def _dirty(root: Path) -> bool:
             cwd=root,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=30,
         )
     except (OSError, subprocess.TimeoutExpired):
@@ -76,7 +90,7 @@ def _dirty(root: Path) -> bool:
 
 def patch(root: Path, limit: int = 1 << 20) -> str:
     """What is not committed below `root`, as a diff against HEAD, new files included; cut at `limit` characters."""
-    import git
+    git = library()
 
     with (
         contextlib.suppress(git.exc.GitError, git.exc.ODBError, ValueError),
@@ -95,7 +109,7 @@ def patch(root: Path, limit: int = 1 << 20) -> str:
 
 def merged(root: Path, branches: tuple[str, ...] = ("main", "master")) -> bool:
     """Whether the checked-out commit is part of the main branch (its remote's where it has one)."""
-    import git
+    git = library()
 
     with (
         contextlib.suppress(git.exc.GitError, git.exc.ODBError, ValueError),
@@ -113,7 +127,7 @@ def exported(root: Path, revision: str, patch: str = "") -> Iterator[Path]:
     import io
     import tarfile
 
-    import git
+    git = library()
 
     try:
         repo = git.Repo(root, search_parent_directories=True)
@@ -131,7 +145,12 @@ def exported(root: Path, revision: str, patch: str = "") -> Iterator[Path]:
             tar.extractall(folder, filter="data")
         if patch:
             done = subprocess.run(
-                ["git", "apply", "--whitespace=nowarn", "-"], cwd=folder, input=patch, capture_output=True, text=True
+                ["git", "apply", "--whitespace=nowarn", "-"],
+                cwd=folder,
+                input=patch,
+                capture_output=True,
+                text=True,
+                errors="replace",
             )
             if done.returncode:
                 raise problem(
@@ -193,6 +212,7 @@ def _run(folder: Path, summary: str, *words: str) -> str:
             cwd=folder,
             capture_output=True,
             text=True,
+            errors="replace",
             env={**outside, **quiet},
             stdin=subprocess.DEVNULL,
         )
