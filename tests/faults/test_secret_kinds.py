@@ -155,6 +155,30 @@ def test_a_runs_secret(tmp_path: Path, source: str) -> None:
     assert any(p.read_text() == "leaks ***\n" for p in ground.lab.root.glob("state/runs/use-*/output.log"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "dask"])
+def test_a_sweeps_secret(tmp_path: Path, engine: str) -> None:
+    """Neither a worker nor its arguments, nor a W&B folder, nor a bundle has it; nor has any file a tracker's key."""
+    key = "canary9Kd82wandbkey" * 2
+    files = {
+        "experiment/use": "call: use:main\nparams: {x: 0.0}\nwhen: manual\nsecrets: {TOKEN: env:CANARY}\n",
+        "sweep/s": f"experiment: use\nspace: {{x: [0.0, 1.0]}}\nobjective: loss\nsampler: grid\nexecutor: {engine}\n",
+    }
+    ground = Ground(tmp_path / "g", files, [CANARY], WANDB_API_KEY=key, **given("env"))
+    head = ground.lab.root / "conf/lab.yaml"
+    head.write_text(head.read_text().replace("lab: {", "lab: {tracking: {wandb: offline}, ", 1))
+    ground.lab.write(
+        "use.py", "import os\n\ndef main(x: float):\n    print(os.environ['TOKEN'])\n    return {'loss': x}\n"
+    )
+    (ground.lab.root / ".gitignore").write_text("state/\nstore/\n")
+    for words in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "x")):
+        ground.lab.git(*words)
+    told(ground, ("apply", "--yes"), ("run", "use"), ("bundle", "-o", str(tmp_path / "g/b.tar"), "--without", "wheels"))
+    assert len(list(ground.lab.root.glob("state/wandb/offline-run-*"))) == 3
+    assert (tmp_path / "g/b.tar").is_file()
+    assert leaks(ground.at, [key]) == []
+
+
 def test_a_secret_of_several_lines_is_masked_line_by_line(tmp_path: Path) -> None:
     """A private key, printed by a program: none of its lines is in the log."""
     key = "-----BEGIN KEY-----\ncanaryA7Qx41z9Kd82w\ncanaryB3Vb65y7Qx41z\n-----END KEY-----"
