@@ -56,7 +56,8 @@ def test_a_run_does_not_begin_with_what_an_apply_is_changing(lab: TestLab) -> No
     apply.send_signal(signal.SIGCONT)
     assert ran.code == 1, ran
     assert "model.base is being changed" in ran.err
-    assert apply.wait(60) == 0, apply.communicate()
+    out, err = apply.communicate(timeout=180)
+    assert apply.returncode == 0, (out, err)
     assert not list((lab.root / "state/runs").glob("*/spec.json"))
     (lab.root / "go").touch()
     assert lab.run("run", "long").code == 0
