@@ -94,7 +94,7 @@ def test_every_scalar_is_read_back(value: object) -> None:
 def test_the_best_is_promoted_and_the_sweep_stays_as_declared(place: Place) -> None:
     """The working tree has the best values; the experiment is what changes, not the sweep."""
     git(place, "init", "-q")
-    place.write(".gitignore", "state/\n")
+    place.write(".gitignore", "state/\n__pycache__/\n")
     place.write(
         "conf/experiment/bowl.yaml",
         "call: bowl:main\nparams:\n  x: 0.0  # east\n  y: 0.0\n  opt: sgd\nmetrics: [loss]\n",
