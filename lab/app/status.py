@@ -14,7 +14,7 @@ from lab.core.change import Action, Change
 from lab.core.facts import ABSENT, Difference, Facts, differences
 from lab.core.problem import Problems, Unknown, did_you_mean, problem
 from lab.core.world import Depth
-from lab.ledger import generations
+from lab.ledger import generations, lock
 
 if TYPE_CHECKING:
     from lab.adapters.admission import Entry
@@ -47,6 +47,12 @@ def status(lab: Lab, only: Sequence[str] = ()) -> list[Line]:
             if address not in here:
                 lines.append(Line(address, "of another profile", "", tuple(record.profiles.split()), record.at))
     return lines
+
+
+def busy(lab: Lab) -> str:
+    """Who is changing the lab now; empty for nobody. Reads."""
+    found = lock.working(lab.state / "lock")
+    return lock.name(found) if found else ""
 
 
 def jobs(lab: Lab) -> list[Entry]:

@@ -7,7 +7,8 @@ import gc
 import importlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -27,8 +28,10 @@ _GROUPS = (
     ("Work", "run sweep runs queue gpus logs stop resume reproduce compare registry track"),
     ("Models and envs", "models generate bench serve env frameworks"),
     ("Look ahead", "forecast advise calibrate"),
-    ("Host", "guest activity access backup restore rebuild bundle maintenance bootstrap doctor"),
+    ("Host", "hosts guest activity access backup restore rebuild bundle maintenance bootstrap doctor"),
+    ("More", "dataset integrations completion"),
 )
+_DAILY = "init new validate plan apply status show drift run sweep runs compare models generate forecast advise doctor"
 
 
 def verbs() -> dict[str, str]:
@@ -43,21 +46,28 @@ def verbs() -> dict[str, str]:
     return found
 
 
-def help_text() -> str:
-    """`lab --help`: every verb in a line, on one screen. Pure but for reading the verbs."""
+def help_text(whole: bool = False) -> str:
+    """`lab --help`: on one screen the verbs of every day, and the names of all; `whole` says each. Reads the verbs."""
     known = verbs()
     lines = ["usage: lab [-C DIR] [-q | -v] VERB … [--host NAME]", ""]
-    listed: set[str] = set()
-    for title, names in (*_GROUPS, ("More", " ".join(known))):
-        here = [n for n in names.split() if n in known and n not in listed]
-        if here:
-            lines.append(f"{t(title)}:")
-            lines += [f"  {n:<11} {t(_line(known[n]))}" for n in here]
-            listed.update(here)
-    lines += ["", t("`lab VERB --help` says more. Hydra overrides (`model.x.context=8192`) go on any verb that plans.")]
+    if not whole:
+        lines += [*_said(known, _DAILY.split()), ""]
+    for title, names in _GROUPS:
+        if whole:
+            lines += [f"{t(title)}:", *_said(known, names.split())]
+        else:
+            head = f"{t(title)}: "
+            lines += textwrap.wrap(head + names, 100, subsequent_indent="  ", break_on_hyphens=False)
+    lines += ["", t("`lab VERB --help` says more, `lab -v help` what each verb is for.")]
+    lines += [t("Hydra overrides (`model.x.context=8192`) go on any verb that plans.")]
     lines += [t("`--host NAME` runs a verb on the host of conf/host/NAME.yaml, over ssh.")]
     lines += [t("`stage=NAME` on any verb means that stage of the lab (conf/stage/NAME.yaml).")]
     return "\n".join(lines)
+
+
+def _said(known: Mapping[str, str], names: Iterable[str]) -> list[str]:
+    width = max(map(len, known))
+    return [f"  {n:<{width}}  {t(_line(known[n]))}" for n in names]
 
 
 def _line(text: str) -> str:
@@ -118,7 +128,7 @@ def main(argv: Sequence[str], out: IO[str], err: IO[str]) -> int:
         print(f"lab {__version__}", file=out)
         return 0
     if options.help or options.rest == ["--help"]:
-        print(help_text(), file=out)
+        print(help_text(options.verbose), file=out)
         return 0
     if options.rest and _stage.WORD.fullmatch(options.rest[0]):
         options.rest = [*options.rest[1:2], options.rest[0], *options.rest[2:]]

@@ -22,7 +22,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.parse_args = lambda words, space=None: parse(spelled(list(words)), space)  # type: ignore[assignment, method-assign]
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=type(parser))
     sub = verbs.add_parser("list", help="every model, filtered (the same as no VERB)")
-    sub.add_argument("--format", default="", help="gguf, safetensors, mlx, gptq, awq")
+    formats = ("safetensors", "gguf", "mlx", "gptq", "awq", "pickle")
+    sub.add_argument("--format", default="", choices=formats, metavar="FORMAT", help=", ".join(formats))
     sub.add_argument("--params", default="", metavar="'<13B'", help="a number of parameters, with <, <=, >, >=")
     sub.add_argument("--fits", action="store_true", help="only what this host can run")
     sub.add_argument("--where", default="", metavar="FILTER", help='for example "params>1e6 and format==gguf"')

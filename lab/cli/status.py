@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from lab.app.care import care
 from lab.app.lab import Lab
-from lab.app.status import jobs, status
+from lab.app.status import busy, jobs, status
 from lab.cli import _arguments, _queue
 from lab.plan import text
 
@@ -26,6 +26,8 @@ def main(lab: Lab, args: argparse.Namespace) -> int:
         print(json.dumps([asdict(line) for line in lines], indent=1, ensure_ascii=False))
         return 0
     print(text.heading(lab.header()))
+    if who := busy(lab):
+        print(f"  ! {who} is at work: what is to be done may be begun")
     width = max((len(line.address) for line in lines), default=0)
     for line in lines:
         others = [p for p in line.profiles if p != (lab.profile or "-")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import sqlite3
 import stat
@@ -27,12 +28,14 @@ FILE = {"file/a": "# a comment\npath: ROOT/a.txt\ncontent: hello  # kept\n"}
 
 
 def test_help_names_every_verb_and_fits_on_a_screen() -> None:
-    """Every verb has one line; none is longer than a screen is wide."""
-    text = help_text()
-    for verb, line in verbs().items():
-        assert f"  {verb}" in text
-        assert line, f"{verb} says nothing"
-    assert max(map(len, text.splitlines())) <= 132
+    """The first screen says what is done every day and names all; the whole help says each once."""
+    short, whole = help_text().splitlines(), help_text(whole=True).splitlines()
+    named = re.findall(r"[\w-]+", "\n".join(line for line in short if ": " in line or line.startswith("  ")))
+    assert set(verbs()) <= set(named)
+    assert (len(short) <= 40, max(map(len, short)) <= 120) == (True, True)
+    said = [line.split()[0] for line in whole if line.startswith("  ")]
+    assert sorted(said) == sorted(verbs())
+    assert max(map(len, whole)) <= 132
 
 
 @pytest.mark.parametrize("verb", sorted(verbs()))
@@ -61,6 +64,7 @@ def test_unknown_verbs_and_flags_suggest_the_nearest(tmp_path: Path) -> None:
     assert "`lab state` needs a word more\n      why there are list, show, mv," in ran.err
     assert "`lab init` needs dir" in lab("init").err
     assert "`--format` knows no `dto` — did you mean `dot`?" in lab("graph", "--format", "dto").err
+    assert "`--format` knows no `ggfu` — did you mean `gguf`?" in lab("models", "--format", "ggfu").err
     assert "`lab models` knows no `compre` — did you mean `compare`?" in lab("models", "compre").err
 
 
@@ -68,6 +72,7 @@ def test_help_and_version_are_words_too(tmp_path: Path) -> None:
     """`lab help`, `lab help VERB` and `lab version`, as one types them from habit."""
     lab = TestLab.make(tmp_path, FILE)
     assert lab("help").out == lab("--help").out
+    assert lab("-v", "help").out == help_text(whole=True) + "\n"
     assert lab("version").out == lab("--version").out
     with pytest.raises(SystemExit) as e:
         lab("help", "plan")
@@ -140,6 +145,8 @@ def test_bare_lab_tells_an_apply_that_failed_or_was_killed(tmp_path: Path) -> No
     with lock.held(tmp_path / "state/lock", "apply"):
         assert f"(pid {os.getpid()}, since" in lab().out
         assert "is at work" in lab().out
+        assert "is at work: what is to be done may be begun" in lab("status").out
+    assert "at work" not in lab("status").out
 
 
 def test_a_word_that_is_no_override_says_how_to_choose(tmp_path: Path) -> None:
