@@ -31,6 +31,17 @@ def test_no_module_has_outgrown_the_house_rule() -> None:
     assert not long
 
 
+def test_no_lower_room_names_a_higher_one_in_a_string() -> None:
+    """What an import contract forbids is not had by its name either: who serves a run is told to it."""
+    lower = [
+        f
+        for room in ("core", "forecast", "kinds", "plan", "ledger", "runs")
+        for f in (REPO / "lab" / room).glob("*.py")
+    ]
+    assert len(lower) > 50
+    assert not [f.name for f in lower if re.search(r"""["']lab\.(adapters|app|cli)\b""", f.read_text())]
+
+
 @pytest.mark.parametrize("script", sorted(p.name for p in (REPO / "tests/benchmarks").glob("bench_*.py")))
 def test_a_benchmark_that_keeps_figures_has_kept_them(script: str) -> None:
     """Every block that a script writes is in the page, stamped, with figures, and says how to have them again."""

@@ -147,6 +147,8 @@ def build(
         after=tuple(after),
         record=step.record,
         register=step.register,
+        admit="lab.adapters.queue:admitted",
+        drowning="lab.adapters.footprint:drowning",
         tracker={
             **tracking,
             "shipper": "lab.adapters.spool:Shipper",

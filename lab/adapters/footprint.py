@@ -107,6 +107,19 @@ def scarce() -> bool:
     return machine.available() < LEFT * machine.total()
 
 
+def drowning(used: int, expects: int, total: int) -> str:
+    """Why a run whose need was not declared must end: it outgrew what it was let in for, and memory runs out. Reads.
+
+    Bytes that it uses, was let in for, and that all runs may hold together. Empty where it may go on.
+    """
+    if used <= GROWTH * expects + SLACK:
+        return ""
+    left = machine.available()
+    if left > LEFT * total:
+        return ""
+    return f"it took {used / 1e6:.0f} MB where {expects / 1e6:.0f} MB were expected, and {left / 1e6:.0f} MB are left"
+
+
 def _stop(pid: int, grace: float) -> None:
     import psutil
 

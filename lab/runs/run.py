@@ -55,6 +55,10 @@ class RunSpec:
     """Bytes it begins with being free: `memory`, or where that is not declared what is known of it."""
     total: int | None = None
     """Bytes that all runs of this host may hold together; without it none waits for another."""
+    admit: str = ""
+    """`module:function` that lets it in."""
+    drowning: str = ""
+    """`module:function` that says why it must end where its need was only expected: empty where it may go on."""
     cores: int | None = None
     cards: int = 0
     """Accelerator cards that are its own while it runs."""

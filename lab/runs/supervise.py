@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib
 import json
 import os
 import re
@@ -24,8 +23,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from lab.core.masking import know, masked
-from lab.runs.after import after
+from lab.runs.after import after, named
 from lab.runs.cards import visible
+from lab.runs.checkpoints import prune
+from lab.runs.early import reached
 from lab.runs.folder import RunFolder, put, who
 from lab.runs.outcome import judged, oom_kills
 from lab.runs.prefix import Prefix
@@ -113,9 +114,8 @@ class Supervisor:
         spec = self.spec
         total = spec.get("total") or 0
         need = (spec.get("expects") or spec.get("memory") or 0) if total else 0
-        if not (need or spec.get("cards") or spec.get("quotas")):
+        if not (spec.get("admit") and (need or spec.get("cards") or spec.get("quotas"))):
             return contextlib.nullcontext()
-        queue = importlib.import_module("lab.adapters.queue")
         told = self.folder.read("process.json")
 
         def wait(reason: str) -> None:
@@ -127,7 +127,7 @@ class Supervisor:
             if self.over.is_set():
                 raise _Refused(self.reason)
 
-        return _admitting(queue.admitted(self.folder, need, total, check, wait), self._given)
+        return _admitting(named(spec["admit"])(self.folder, need, total, check, wait), self._given)
 
     def _given(self, promise: Any) -> None:
         self.cards = tuple(promise.cards)
@@ -178,7 +178,7 @@ class Supervisor:
         code, self.child = self.child.returncode, None
         if self.spec.get("keep"):
             with contextlib.suppress(Exception):
-                importlib.import_module("lab.runs.checkpoints").prune(self.folder)
+                prune(self.folder)
         if tracker is not None:
             tracker.gather()
         ended = self.why
@@ -246,8 +246,9 @@ class Supervisor:
 
     def _watch(self, began: float, pid: int) -> None:
         """Samples, timeout, memory limit and early stop, until the attempt is over."""
-        timeout, limit, expects = (self.spec.get(n) for n in ("timeout", "memory", "expects"))
+        timeout, limit, expects, total = (self.spec.get(n) for n in ("timeout", "memory", "expects", "total"))
         every = float(self.spec.get("sample", 5.0))
+        drowning = named(self.spec["drowning"]) if total and self.spec.get("drowning") else None
         sampler: Any = None
         next_sample, paused, last = time.monotonic() + min(0.3, every), 0.0, time.monotonic()
         while not self.over.wait(0.1):
@@ -266,7 +267,7 @@ class Supervisor:
                     sampler = Sampler(pid, self.cards)
                 if limit and (used := sampler.memory()) > limit:
                     self.end("out of memory", f"it used {used / 1e6:.0f} MB of the {limit / 1e6:.0f} MB it may")
-                if expects and not limit and (reason := self._drowning(sampler.memory(), expects)):
+                if drowning and expects and not limit and (reason := drowning(sampler.memory(), expects, total)):
                     self.end("out of memory", reason)
                 if now >= next_sample:
                     next_sample = now + every
@@ -276,23 +277,11 @@ class Supervisor:
                         f.write(point + "\n")
             if self.spec.get("keep"):
                 with contextlib.suppress(Exception):
-                    importlib.import_module("lab.runs.checkpoints").prune(self.folder)
+                    prune(self.folder)
             if stop := self.spec.get("stop"):
                 with contextlib.suppress(Exception):
-                    if reason := importlib.import_module("lab.runs.early").reached(self.folder, stop):
+                    if reason := reached(self.folder, stop):
                         self.end("finished", reason)
-
-    def _drowning(self, used: int, expects: int) -> str:
-        """Why a run whose need was not declared must end: it outgrew what it was let in for, and memory runs out."""
-        footprint = importlib.import_module("lab.adapters.footprint")
-        if used <= footprint.GROWTH * expects + footprint.SLACK:
-            return ""
-        left = footprint.machine.available()
-        if left > footprint.LEFT * self.spec["total"]:
-            return ""
-        return (
-            f"it took {used / 1e6:.0f} MB where {expects / 1e6:.0f} MB were expected, and {left / 1e6:.0f} MB are left"
-        )
 
     def _pump(self, log: IO[bytes]) -> None:
         """What the program prints goes to its log line by line, secrets masked, declared patterns read as metrics."""
@@ -334,8 +323,7 @@ class Supervisor:
         if not name:
             return None
         try:
-            module, _, attribute = name.partition(":")
-            return getattr(importlib.import_module(module), attribute)(self.folder)
+            return named(name)(self.folder)
         except Exception as e:
             put(self.folder / "tracking.log", f"{type(e).__name__}: {e}\n")
             return None

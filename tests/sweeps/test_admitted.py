@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab.adapters import admission
+from lab.adapters.footprint import drowning
 from lab.runs.folder import RunFolder
-from lab.runs.supervise import Supervisor
 from tests.sweeps.conftest import Place
 
 HOLD = """
@@ -99,18 +98,13 @@ def test_a_run_that_outgrows_its_promise_is_ended(small: Place) -> None:
     assert "of the 400 MB it may" in out
 
 
-def test_one_whose_need_was_only_expected_ends_when_memory_runs_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_whose_need_was_only_expected_ends_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond what was expected it may go on while there is room; where hardly any is left, it is ended."""
-    folder = RunFolder(tmp_path / "state" / "runs" / "one")
-    folder.write("spec.json", {"total": 1000 << 20, "expects": 300 << 20})
-    one = Supervisor(folder, None, {})  # type: ignore[arg-type]
     monkeypatch.setattr(admission.machine, "available", lambda: 500 << 20)
-    assert one._drowning(600 << 20, 300 << 20) == ""
+    assert drowning(600 << 20, 300 << 20, 1000 << 20) == ""
     monkeypatch.setattr(admission.machine, "available", lambda: 20 << 20)
-    assert one._drowning(310 << 20, 300 << 20) == ""
-    assert "21 MB are left" in one._drowning(600 << 20, 300 << 20)
+    assert drowning(310 << 20, 300 << 20, 1000 << 20) == ""
+    assert "21 MB are left" in drowning(600 << 20, 300 << 20, 1000 << 20)
 
 
 def states(place: Place) -> dict[str, Any]:
