@@ -89,7 +89,8 @@ class Place:
 
 def environment() -> dict[str, str]:
     """Of a `lab` that is not installed."""
-    return {**os.environ, "PYTHONPATH": str(HOME), "MLFLOW_DISABLE_TELEMETRY": "true", "LAB_DEBUG": "1"}
+    me = {f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    return {**os.environ, **me, "PYTHONPATH": str(HOME), "MLFLOW_DISABLE_TELEMETRY": "true", "LAB_DEBUG": "1"}
 
 
 @pytest.fixture(scope="session")
