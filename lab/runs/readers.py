@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lab.core.problem import problem
 from lab.runs import sweep_folder
 from lab.runs.folder import ACTIVE, RunFolder
+
+PATIENCE = 30.0
+"""Seconds one waits to be alone with the readers."""
 
 
 def readers(state: Path) -> dict[str, list[str]]:
@@ -39,10 +44,22 @@ def reads(state: Path, reader: str) -> bool:
 
 @contextlib.contextmanager
 def alone(state: Path) -> Iterator[None]:
-    """Nobody becomes a reader inside, and nobody looks who is one."""
+    """Nobody becomes a reader inside, and nobody looks who is one; a Problem where somebody else stays inside."""
     state.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + PATIENCE
     with open(state / "readers.lock", "ab") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise problem(
+                        "it cannot be told what is being read",
+                        why=f"a `lab` has held {f.name} for {PATIENCE:.0f} s, not milliseconds: is it suspended?",
+                        do="let it go on (`fg`), or end it; then run the same command again",
+                    ) from None
+                time.sleep(0.01)
         yield
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from lab.adapters import readers as waiting
@@ -52,6 +53,9 @@ def test_a_run_does_not_begin_with_what_an_apply_is_changing(lab: TestLab) -> No
             assert apply.poll() is None
             time.sleep(0.05)
         apply.send_signal(signal.SIGSTOP)
+        while psutil.Process(apply.pid).status() != psutil.STATUS_STOPPED:  # else it may yet come to be alone
+            assert time.monotonic() < until
+            time.sleep(0.01)
     ran = lab.run("run", "long", "--detach")
     apply.send_signal(signal.SIGCONT)
     assert ran.code == 1, ran
@@ -62,6 +66,18 @@ def test_a_run_does_not_begin_with_what_an_apply_is_changing(lab: TestLab) -> No
     (lab.root / "go").touch()
     assert lab.run("run", "long").code == 0
     assert "No changes" in lab("plan").out
+
+
+def test_a_suspended_one_that_is_alone_with_the_readers_keeps_nobody_waiting_for_ever(
+    lab: TestLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "PATIENCE", 0.1)
+    with readers.alone(lab.root / "state"):
+        for words in (("run", "long", "--detach"), ("apply", "--yes")):
+            ran = lab(*words)
+            assert ran.code == 1
+            assert "is it suspended?" in ran.out + ran.err
+    assert lab("apply", "--yes").code == 0
 
 
 def test_an_apply_sees_a_run_that_began_after_it_was_planned(lab: TestLab) -> None:
