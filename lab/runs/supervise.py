@@ -166,26 +166,29 @@ class Supervisor:
                 folder.write("process.json", {**me, "child": who(self.child.pid)})
             if tracker is not None and attempt == 1:
                 tracker.start()
-            watch = threading.Thread(target=self._watch, args=(mark, self.child.pid), daemon=True)
+            ended = threading.Event()
+            watch = threading.Thread(target=self._watch, args=(mark, self.child.pid, ended), daemon=True)
             watch.start()
             if pipe:
                 self._pump(log)
             _, status, usage = os.wait4(self.child.pid, 0)
             self.child.returncode = os.waitstatus_to_exitcode(status)
+        ended.set()
         self.over.set()
         with contextlib.suppress(OSError):
             os.killpg(self.child.pid, signal.SIGKILL)
+        watch.join(GRACE)
         code, self.child = self.child.returncode, None
         if self.spec.get("keep"):
             with contextlib.suppress(Exception):
                 prune(self.folder)
         if tracker is not None:
             tracker.gather()
-        ended = self.why
-        if ended != "stopped":
+        why = self.why
+        if why != "stopped":
             self.over.clear()
         scale = 1 if sys.platform == "darwin" else 1024
-        result = judged(folder, code, ended, self.reason)
+        result = judged(folder, code, why, self.reason)
         result["reason"] = masked(str(result.get("reason", "")))
         return {**result, "max_rss": usage.ru_maxrss * scale, "cpu_seconds": usage.ru_utime + usage.ru_stime}
 
@@ -244,14 +247,14 @@ class Supervisor:
 
     # --- watching it --------------------------------------------------------------------------------------------
 
-    def _watch(self, began: float, pid: int) -> None:
-        """Samples, timeout, memory limit and early stop, until the attempt is over."""
+    def _watch(self, began: float, pid: int, ended: threading.Event) -> None:
+        """Samples, timeout, memory limit and early stop, until the attempt is over or has ended."""
         timeout, limit, expects, total = (self.spec.get(n) for n in ("timeout", "memory", "expects", "total"))
         every = float(self.spec.get("sample", 5.0))
-        drowning = named(self.spec["drowning"]) if total and self.spec.get("drowning") else None
+        drowning = self.spec.get("drowning") if expects and total and not limit else None
         sampler: Any = None
         next_sample, paused, last = time.monotonic() + min(0.3, every), 0.0, time.monotonic()
-        while not self.over.wait(0.1):
+        while not (self.over.wait(0.1) or ended.is_set()):
             now = time.monotonic()
             if self.paused:
                 paused += now - last
@@ -267,11 +270,13 @@ class Supervisor:
                     sampler = Sampler(pid, self.cards)
                 if limit and (used := sampler.memory()) > limit:
                     self.end("out of memory", f"it used {used / 1e6:.0f} MB of the {limit / 1e6:.0f} MB it may")
-                if drowning and expects and not limit and (reason := drowning(sampler.memory(), expects, total)):
+                if drowning and (reason := named(drowning)(sampler.memory(), expects, total)):
                     self.end("out of memory", reason)
                 if now >= next_sample:
                     next_sample = now + every
                     figures = sampler.read(self.folder.path)
+                    if ended.is_set():
+                        return  # what comes after it has ended is none of its figures
                     point = json.dumps([int(now - self.mark), int(time.time() * 1000), figures])
                     with open(self.folder / "system.jsonl", "a") as f:
                         f.write(point + "\n")

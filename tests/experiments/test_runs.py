@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 
 from lab.runs.folder import RunFolder, boot
 from lab.runs.run import Handle, RunSpec, again, launch
+from lab.runs.supervise import Supervisor
 
 Until = Callable[[Callable[[], bool]], None]
 
@@ -334,3 +336,28 @@ def _log(handle: Handle) -> bytes:
         return (handle.folder / "output.log").read_bytes()
     except OSError:
         return b""
+
+
+def test_a_watch_ends_with_its_attempt_and_says_nothing_of_it_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it was looking elsewhere: it would time the next attempt by its own beginning, for ever."""
+    folder = RunFolder(tmp_path)
+    folder.write("spec.json", {"sample": 0.01})
+    one, ended = Supervisor(folder, None, {}), threading.Event()  # type: ignore[arg-type]
+
+    class Slow:
+        def __init__(self, *_: object) -> None: ...
+
+        def read(self, _: object) -> dict[str, float]:
+            ended.set()
+            one.over.set()
+            one.over.clear()
+            return {"late": 1.0}
+
+    monkeypatch.setattr("lab.runs.sample.Sampler", Slow)
+    watch = threading.Thread(target=one._watch, args=(time.monotonic(), os.getpid(), ended), daemon=True)
+    watch.start()
+    watch.join(20)
+    assert not watch.is_alive()
+    assert not (tmp_path / "system.jsonl").exists()
