@@ -141,7 +141,7 @@ def test_a_runs_secret(tmp_path: Path, source: str) -> None:
     ground = Ground(tmp_path / "g", files, [CANARY], **given(source))
     ground.lab.write("boom.py", BOOM)
     ground.lab.write("use.py", USE)
-    (ground.lab.root / ".gitignore").write_text("state/\nstore/\n")
+    (ground.lab.root / ".gitignore").write_text("state/\nstore/\n__pycache__/\n")
     for words in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "x")):
         ground.lab.git(*words)
     out = str(tmp_path / "g/plan.json")
@@ -170,7 +170,7 @@ def test_a_sweeps_secret(tmp_path: Path, engine: str) -> None:
     ground.lab.write(
         "use.py", "import os\n\ndef main(x: float):\n    print(os.environ['TOKEN'])\n    return {'loss': x}\n"
     )
-    (ground.lab.root / ".gitignore").write_text("state/\nstore/\n")
+    (ground.lab.root / ".gitignore").write_text("state/\nstore/\n__pycache__/\n")
     for words in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "x")):
         ground.lab.git(*words)
     told(ground, ("apply", "--yes"), ("run", "use"), ("bundle", "-o", str(tmp_path / "g/b.tar"), "--without", "wheels"))

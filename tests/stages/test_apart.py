@@ -165,7 +165,7 @@ def test_rollback_stays_in_its_stage(lab: TestLab, monkeypatch: pytest.MonkeyPat
     head = (lab.root / "conf/lab.yaml").read_text()
     lab.write("conf/lab.yaml", f"defaults:\n  - _self_\n  - stage: ${{oc.env:MY_STAGE,test}}\n{head}")
     lab.git("init", "-q")
-    lab.write(".gitignore", "state/\nstore/\nout/\n")
+    lab.write(".gitignore", "state/\nstore/\nout/\n__pycache__/\n")
     lab.git("add", "-A")
     lab.git("commit", "-qm", "one")
     assert lab("apply", "--yes").code == 0
