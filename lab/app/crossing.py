@@ -1,9 +1,9 @@
-"""crossing: what one stage of a lab would take from another: a path, an account, the host's sshd. Reads."""
+"""crossing: what a resource would take from another, of this stage or a further one: a path, an account. Reads."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from lab.app.lab import Lab
 from lab.core.address import Address
@@ -13,6 +13,7 @@ from lab.core.record import Record
 from lab.plan.plan import Plan
 
 SPARED = (Action.NONE, Action.DESTROY)
+COMING = (Action.CREATE, Action.ADOPT, Action.REPLACE)
 
 
 def crossings(lab: Lab, plan: Plan) -> Iterator[Problem]:
@@ -29,6 +30,23 @@ def crossings(lab: Lab, plan: Plan) -> Iterator[Problem]:
             for claim, theirs in _claims(lab, stage, lab.records_of(stage, aloof=True), kinds).items():
                 if claim in mine:
                     yield _problem(mine[claim], theirs, claim, stage, lab.stage)
+
+
+def held(lab: Lab, plan: Plan, leaving: Collection[Address]) -> Iterator[Problem]:
+    """A problem for each resource whose place another still has, which would take what is there along as it leaves."""
+    coming = {Address(p.address) for p in plan.problems} | {c.address for c in plan.changes if c.action in COMING}
+    coming = coming & set(lab.declarations) if leaving else set()
+    mine = {claim: a for a in coming for claim in lab.declarations[a].claims(lab.context(a))}
+    kinds = {a.kind for a in mine.values()}
+    records = {a: lab.records[a] for a in leaving if a in lab.records and a in lab.declarations}
+    for claim, other in _claims(lab, lab.stage, records, kinds).items():
+        if mine.get(claim, other) != other:
+            yield Problem(
+                f"{mine[claim]} cannot have {claim} yet",
+                why=f"it is still {other}'s, which takes what is there along when it leaves",
+                do=f"run `lab apply --only {other}` first, then this again",
+                address=mine[claim],
+            )
 
 
 def _claims(lab: Lab, stage: str, records: Mapping[Address, Record], kinds: set[str]) -> dict[str, Address]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lab.adapters import git
 from lab.app import capacity
-from lab.app.crossing import crossings
+from lab.app.crossing import crossings, held
 from lab.app.lab import Lab
 from lab.core.address import Address
 from lab.core.change import Action, Change
@@ -51,6 +51,7 @@ def plan(
         elsewhere=lambda record: record.address not in leave and another_profile(lab, record),
     )
     lab.hashes.save()
+    leaving = {c.address for c in found.changes if c.action is Action.REPLACE}  # only then its place may be another
     found = select.select(found, only, exclude)
     if verb == "destroy":
         asked = (
@@ -62,8 +63,8 @@ def plan(
     changes = tuple(c if c.action is Action.NONE else replace(c, where=_where(lab, c)) for c in found.changes)
     found, crowded = capacity.together(lab, found)
     lacking = capacity.too_little_disk(lab, found)
-    crossed = tuple(crossings(lab, found))
-    taken = {p.address for p in crossed}  # what stands there is another stage's: nobody is told to adopt it
+    crossed = (*crossings(lab, found), *held(lab, found, leaving))
+    taken = {p.address for p in crossed}  # what stands there is another's: nobody is told to adopt it
     plain = (p for p in found.problems if p.address not in taken)
     problems = tuple(_placed(lab, p) for p in (*plain, *refused, *crowded, *lacking, *crossed))
     # Without the flag the apply that the plan names would be refused; with it named in vain, it would say too much.

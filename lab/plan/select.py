@@ -20,8 +20,8 @@ def select(plan: Plan, only: Sequence[str] = (), exclude: Sequence[str] = ()) ->
     """
     if not only and not exclude:
         return plan
-    known = [c.address for c in plan.changes]
-    needs = {c.address: c.requires for c in plan.changes}
+    needs = {Address(p.address): () for p in plan.problems if p.address} | {c.address: c.requires for c in plan.changes}
+    known = list(needs)
     keep = set(known)
     if only:
         keep = matching(only, known)

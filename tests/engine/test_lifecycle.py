@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.labs import TestLab
 
 FILES = {
@@ -325,3 +327,23 @@ def test_moved_renames_without_rebuilding(tmp_path: Path) -> None:
     assert lab("apply", "--yes").code == 0
     assert sorted(tree(tmp_path / "out")) == ["a.txt", "c.txt"]
     assert lab("plan", "--detailed-exitcode").code == 0
+
+
+@pytest.mark.parametrize("content", ["hello", "other"])
+def test_a_place_that_another_is_about_to_leave_is_not_taken_before(tmp_path: Path, content: str) -> None:
+    """Not adopted either, where the same is there already: it would go along with who leaves."""
+    lab = TestLab.make(tmp_path, {"file/a": FILES["file/a"], "file/b": FILES["file/b"].replace("[file.a]", "[]")})
+    assert lab("apply", "--yes").code == 0
+    lab.write("conf/file/a.yaml", "path: ROOT/out/c.txt\ncontent: hello\n")
+    lab.write("conf/file/d.yaml", f"path: ROOT/out/a.txt\ncontent: {content}\n")
+    before = tree(tmp_path / "out")
+    for words in ((), ("--only", "file.d")):
+        ran = lab("apply", "--yes", *words)
+        assert ran.code == 1
+        assert "file.d cannot have the path" in ran.err
+        assert "run `lab apply --only file.a` first" in ran.err
+        assert tree(tmp_path / "out") == before
+    assert lab("apply", "--yes", "--only", "file.a").code == 0
+    assert lab("apply", "--yes").code == 0
+    assert tree(tmp_path / "out") == {"a.txt": content.encode(), "b.txt": b"world", "c.txt": b"hello"}
+    assert "No changes" in lab("plan").out

@@ -130,7 +130,7 @@ class Machine(InAFolder):
             return False
         assert ran.code == 1
         said = ran.out + ran.err
-        assert "not managed" in said or "not declared" in said or "same path" in said, said
+        assert "not managed" in said or "not declared" in said or "same path" in said or "yet" in said, said
         assert "Traceback" not in said
         assert "fault in Lab" not in said
         assert self.world() == before
