@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -96,9 +97,17 @@ def _session_began() -> float:
     process: Any = psutil.Process()
     while process is not None:
         if process.name().startswith("sshd"):
-            return float(process.create_time())
+            return _began(process)
         process = process.parent()
     return 0.0
+
+
+def _began(process: Any) -> float:
+    """When a process began. Linux tells when the machine did in whole seconds only: psutil may be one too early."""
+    with contextlib.suppress(OSError, AttributeError, ValueError, IndexError):
+        ticks = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19])
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
+    return float(process.create_time())
 
 
 def probe(lab: Lab, count: int = 10, target: Target | None = None) -> dict[str, Any]:

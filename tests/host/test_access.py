@@ -7,11 +7,15 @@ cannot run here. Proves S0-4.6-3, S0-US-003-1, S0-US-003-2, S0-US-003-3, S0-US-0
 from __future__ import annotations
 
 import json
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from lab.app import access as accesses
 from lab.core import access_files as text
 from lab.core.address import Address
 from lab.core.change import Action, Change
@@ -173,9 +177,15 @@ def test_a_device_is_given_a_config_that_ssh_itself_reads_as_meant(tmp_path: Pat
         assert line in said.splitlines()
 
 
+def test_a_session_that_begins_right_after_a_change_is_younger_than_it() -> None:
+    """A second earlier it would be refused as one that began before: the kernel tells its own start no finer."""
+    before = time.time()
+    with subprocess.Popen(["sleep", "0.1"]) as process:
+        assert before - 0.05 <= accesses._began(psutil.Process(process.pid)) <= time.time() + 0.05
+
+
 def test_a_change_that_was_cut_short_is_not_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """sshd does not go by it yet: its confirmation would say nothing."""
-    from lab.app import access as accesses
     from lab.core.problem import Problems
 
     waits = {"word": "w", "at": 0, "until": 9e9, "confirmed": str(tmp_path / "confirmed"), "tried": False}
