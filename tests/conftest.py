@@ -33,9 +33,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 LONGEST = (
-    "faults/test_fuzz", "faults/test_killed", "faults/test_errors", "host/test_broker", "sweeps/test_executors",
-    "host/test_killed", "host/test_backup_begun", "host/test_rebuild", "faults/test_heavy", "host/test_guests",
-    "host/test_access", "faults/test_inner", "sweeps/test_resume", "host/test_offline",
+    "faults/test_fuzz", "faults/test_killed", "faults/test_errors", "sweeps/test_executors", "faults/test_heavy",
+    "host/test_backup_hard", "host/test_broker", "host/test_killed", "host/test_backup_begun", "engines/test_lifecycle",
+    "host/test_host_remote", "host/test_guests", "envs/test_frameworks", "host/test_rebuild", "faults/test_machine",
+    "host/test_access", "experiments/test_training", "engines/test_ladder", "faults/test_inner", "sweeps/test_resume",
+    "host/test_offline",
 )  # fmt: skip
 """Files that take a minute or more, about the longest first: begun last, one leaves the other worker without work."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import hashlib
 import io
@@ -238,10 +237,11 @@ def _pack(
                         f"{file['name']} is damaged in the store", why=f"at {place}", do="run `lab apply` first"
                     )
     finally:
-        with contextlib.suppress(BrokenPipeError):  # what was to read it ended: its status tells
-            if sink is not out:
-                sink.close()
-        if process is not None and (code := process.wait()):
+        if process is None and sink is not out:
+            sink.close()
+        elif process is not None:
+            process.communicate()  # its input is closed, whatever became of it
+        if process is not None and (code := process.returncode):
             raise problem(
                 "zstd failed",
                 why=f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"it ended with status {code}",

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -338,26 +339,46 @@ def _log(handle: Handle) -> bytes:
         return b""
 
 
+@pytest.mark.parametrize("looks", ["at the machine", "at checkpoints"])
 def test_a_watch_ends_with_its_attempt_and_says_nothing_of_it_afterwards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    looks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where it was looking elsewhere: it would time the next attempt by its own beginning, for ever."""
     folder = RunFolder(tmp_path)
-    folder.write("spec.json", {"sample": 0.01})
+    folder.write("spec.json", {"sample": 0.01} if looks == "at the machine" else {"keep": {"last": 1}})
     one, ended = Supervisor(folder, None, {}), threading.Event()  # type: ignore[arg-type]
 
-    class Slow:
-        def __init__(self, *_: object) -> None: ...
+    def late(*_: object) -> dict[str, float]:
+        ended.set()
+        one.over.set()
+        one.over.clear()
+        return {"late": 1.0}
 
-        def read(self, _: object) -> dict[str, float]:
-            ended.set()
-            one.over.set()
-            one.over.clear()
-            return {"late": 1.0}
-
-    monkeypatch.setattr("lab.runs.sample.Sampler", Slow)
+    if looks == "at the machine":
+        monkeypatch.setattr("lab.runs.sample.Sampler", lambda *_: SimpleNamespace(read=late))
+    else:
+        monkeypatch.setattr("lab.runs.sample.Sampler", None)
+        monkeypatch.setattr("lab.runs.supervise.prune", late)
     watch = threading.Thread(target=one._watch, args=(time.monotonic(), os.getpid(), ended), daemon=True)
     watch.start()
     watch.join(20)
     assert not watch.is_alive()
     assert not (tmp_path / "system.jsonl").exists()
+
+
+def test_one_that_outgrew_what_was_expected_ends_when_memory_runs_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its spec names is asked, with what it uses now; where that gives a reason, it is the run's."""
+    folder = RunFolder(tmp_path)
+    spec = {"expects": 300 << 20, "total": 1000 << 20, "drowning": "lab.adapters.footprint:drowning"}
+    folder.write("spec.json", spec)
+    one = Supervisor(folder, None, {})  # type: ignore[arg-type]
+    monkeypatch.setattr("lab.runs.sample.Sampler", lambda *_: SimpleNamespace(memory=lambda: 600 << 20))
+    monkeypatch.setattr("lab.adapters.machine.available", lambda: 20 << 20)
+    ended = threading.Event()
+    enough = threading.Timer(10, ended.set)
+    enough.start()
+    one._watch(time.monotonic(), os.getpid(), ended)
+    enough.cancel()
+    assert (one.why, "21 MB are left" in one.reason) == ("out of memory", True)

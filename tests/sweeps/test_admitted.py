@@ -14,6 +14,7 @@ import pytest
 
 from lab.adapters import admission
 from lab.adapters.footprint import drowning
+from lab.runs.after import named
 from lab.runs.folder import RunFolder
 from tests.sweeps.conftest import Place
 
@@ -80,6 +81,7 @@ def test_a_run_is_let_in_for_what_its_last_one_took(small: Place) -> None:
     """None is declared: 600 MB were taken the last time, so two at once do not fit, and the second waits."""
     small.lab("run", "free", "megabytes=600", "seconds=0")
     last = next((small.state / "runs").iterdir())
+    assert named(RunFolder(last).spec["drowning"]) is drowning
     experiments = small.state / "experiments"
     experiments.mkdir(exist_ok=True)
     (experiments / "free.json").write_text(json.dumps({"run": last.name, "digest": ""}))
