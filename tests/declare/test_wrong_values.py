@@ -28,6 +28,7 @@ WRONG = [
     ("host/box.yaml", "bandwidth: .inf\n", 1, "`bandwidth` must be a finite number"),
     ("host/box.yaml", f"memory: {'9' * 400}GB\n", 1, "it has too many digits"),
     ("quantization/q.yaml", "of: m\nformat: [gguf]\n", 2, "`format` must be"),
+    ("quantization/q.yaml", "of: m\nformat: mlx\nbits: true\n", 3, "`bits` must be a whole number or a list, not true"),
     ("maintenance/m.yaml", "logs: {keep: true}\n", 1, "`logs.keep` must be a whole number, not true"),
     (
         "model/m.yaml",
